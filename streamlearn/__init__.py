@@ -1,0 +1,1 @@
+"""streamlearn: a classifier that never stops learning, on Kafka."""

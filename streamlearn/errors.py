@@ -1,0 +1,60 @@
+"""Every error that streamlearn raises on purpose.
+
+StreamlearnError
+├── ConfigError          a setting, flag, topic file or environment variable is wrong
+├── InputError           a file or an argument that a person gave is wrong
+├── FrameError           bytes that are no frame; carries a dead-letter reason
+├── UpdateError          a published update cannot be used
+│   ├── GapError             its base is not the model at hand: fetch the snapshot
+│   ├── IntegrityError       a hash or a signature does not fit its bytes
+│   └── FormatError          not our format, a newer version of it, or over a size limit
+├── StateError           a worker's own state is missing, corrupt or does not fit the log
+└── BrokerError          Kafka is not reachable, or answers with an error
+
+A message names the rule that was broken, the value, and the remedy.
+"""
+
+
+class StreamlearnError(Exception):
+    """The root: `except StreamlearnError` catches all that is raised on purpose."""
+
+
+class ConfigError(StreamlearnError):
+    """A setting, flag, topic file or environment variable is wrong."""
+
+
+class InputError(StreamlearnError, ValueError):
+    """A file or an argument that a person gave is wrong."""
+
+
+class FrameError(StreamlearnError):
+    """Bytes that are no frame. `reason` is the dead-letter reason (`core.records.Reason`)."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(f"{reason}: {detail}")
+        self.reason = reason
+        self.detail = detail
+
+
+class UpdateError(StreamlearnError):
+    """A published update cannot be used."""
+
+
+class GapError(UpdateError):
+    """The update's base is not the model at hand: fetch the snapshot."""
+
+
+class IntegrityError(UpdateError):
+    """A hash or a signature does not fit its bytes."""
+
+
+class FormatError(UpdateError):
+    """Not our format, a newer version of it, or over a size limit."""
+
+
+class StateError(StreamlearnError):
+    """A worker's own state is missing, corrupt or does not fit the log."""
+
+
+class BrokerError(StreamlearnError):
+    """Kafka is not reachable, or answers with an error."""
