@@ -25,9 +25,8 @@ from numpy.typing import NDArray
 
 from streamlearn.errors import StateError
 
-FADING = (
-    0.999  # an event: the last 1000 or so count, as long as the middle window of the heads
-)
+# An event's share: about the last 1000 count, as in the heads' middle window (Gama et al. 2013).
+FADING = 0.999
 
 # Positions in Prequential's counts (int64).
 _N, _CORRECT, _NO_CHANGE, _DELAYED, _MAJORITY, _LAST, _LEADER = range(7)
