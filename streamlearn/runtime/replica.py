@@ -8,15 +8,18 @@ The rule, for a message (epoch e, version v) while (E, V) is held:
 
 | message | what happens | Outcome |
 |---|---|---|
-| e older than an owner already heard | a frozen old owner woke up: dropped | OLD_EPOCH |
+| e is older than an owner already heard | a frozen old owner woke up: dropped | OLD_EPOCH |
 | e = E, v <= V | seen already: dropped | DUPLICATE |
-| e > E, v <= V, result hash is what was held at v | a new owner learns frames again: the newer model stays, older owners are no longer heard | REPLAYED |
-| e > E, v <= V, another hash, or v forgotten | the new owner wins: taken if whole, else GAP | APPLIED or GAP |
-| otherwise, whole model | built aside, result hash checked, swapped | APPLIED |
-| otherwise, changes on a base that is or was held | the same; values are absolute, so changes on an older base fit too if the result hash says so | APPLIED |
-| otherwise, changes on another base | kept out; the stream needs its snapshot | GAP |
-| the result hash does not fit | kept out; the stream needs its snapshot | WRONG_HASH |
+| e > E, v <= V, result hash as held at v | a new owner learns frames again (1) | REPLAYED |
+| e > E, v <= V, else | the new owner wins: taken if whole | APPLIED, GAP |
+| whole model | built aside, result hash checked, swapped | APPLIED |
+| changes on a base that is or was held (2) | the same | APPLIED |
+| changes on another base | kept out; the stream needs its snapshot | GAP |
+| its result hash does not fit | kept out; the stream needs its snapshot | WRONG_HASH |
 | its slow weights are not here yet | waits for them, in order | WAITING |
+
+(1) The newer model stays, and older owners are no longer heard. (2) Values are absolute, so
+changes on an older base mostly fit a newer model too; the result hash tells.
 
 Whatever comes, the model held is one that an owner published, whole. While a stream needs its
 snapshot, it goes on predicting with the last model that was right.
@@ -31,12 +34,8 @@ from streamlearn.core.model import Model, SlowWeights
 from streamlearn.core.update import Update, apply
 from streamlearn.errors import GapError, UpdateError
 
-RECENT = (
-    256  # versions a stream whose hashes are remembered, to know a replay when it comes
-)
-MAX_WAITING = (
-    1024  # updates that may wait for slow weights; beyond it, streams need snapshots
-)
+RECENT = 256  # versions a stream whose hashes are remembered, to know a replay when it comes
+MAX_WAITING = 1024  # updates that may wait for slow weights; beyond it, streams need snapshots
 
 
 class Outcome(StrEnum):
@@ -81,12 +80,8 @@ class Held:
 
 @dataclass(slots=True)
 class _Stream:
-    owner: int = (
-        -1
-    )  # newest epoch that proved itself: by a model taken or a replay recognised
-    recent: OrderedDict[int, str] = field(
-        default_factory=OrderedDict
-    )  # version to hash
+    owner: int = -1  # newest epoch that proved itself: by a model taken or a replay recognised
+    recent: OrderedDict[int, str] = field(default_factory=OrderedDict)  # version to hash
     wanted: tuple[int, int] | None = None  # (epoch, version) that could not be built
 
 
@@ -94,10 +89,7 @@ class Replica:
     """All streams' models. `offer_*` from one thread only; the rest from any."""
 
     def __init__(
-        self,
-        *,
-        clock: Callable[[], float],
-        on_swap: Callable[[Held], None] = lambda held: None,
+        self, *, clock: Callable[[], float], on_swap: Callable[[Held], None] = lambda held: None
     ) -> None:
         self.counts: Counter[Outcome] = Counter()
         self._clock = clock
@@ -152,9 +144,7 @@ class Replica:
         """An owner says what it published last: a version that never came shows as a gap."""
         held, record = self._held.get(stream), self._stream(stream)
         self.counts[Outcome.HEARTBEAT] += 1
-        if stamp.epoch >= record.owner and (
-            held is None or version > held.model.version
-        ):
+        if stamp.epoch >= record.owner and (held is None or version > held.model.version):
             record.wanted = stamp.epoch, version
         return Outcome.HEARTBEAT
 
@@ -185,9 +175,7 @@ class Replica:
 
     def _replayed(self, held: Held, update: Update, stamp: Stamp) -> Outcome:
         self._stream(update.stream).owner = stamp.epoch
-        if (
-            update.version == held.model.version
-        ):  # caught up: from here on it is the new owner's
+        if update.version == held.model.version:  # caught up: from here on it is the new owner's
             self._held[update.stream] = replace(held, stamp=stamp)
         return Outcome.REPLAYED
 
@@ -197,9 +185,7 @@ class Replica:
         self._waiting.append((update, stamp))
         return Outcome.WAITING
 
-    def _build(
-        self, held: Held | None, update: Update, slow: SlowWeights, stamp: Stamp
-    ) -> Outcome:
+    def _build(self, held: Held | None, update: Update, slow: SlowWeights, stamp: Stamp) -> Outcome:
         """Build aside, check, and only then swap."""
         fitted = self._rebased(held, update) if held is not None else update
         base = held.model if held is not None and update.base_hash is not None else None
@@ -242,9 +228,7 @@ class Replica:
     def _forget_slow(self, newest: SlowWeights) -> None:
         """Keep the slow weights that models use, and the newest; they rarely change."""
         if len(self._slow) > 16:
-            used = {held.model.slow.hash for held in self._held.values()} | {
-                newest.hash
-            }
+            used = {held.model.slow.hash for held in self._held.values()} | {newest.hash}
             for digest in [d for d in list(self._slow)[:-1] if d not in used]:
                 del self._slow[digest]
 

@@ -1,0 +1,98 @@
+"""The frame builder against the events that went in, one by one."""
+
+from datetime import UTC, datetime
+
+import numpy as np
+import pytest
+
+from streamlearn.errors import InputError
+from streamlearn.runtime.framing import FrameBuilder, checked_label, frame_of_one, seconds
+
+
+def built(*events: tuple[dict[str, object], object]) -> FrameBuilder:
+    builder = FrameBuilder("s")
+    for at, (features, label) in enumerate(events):
+        assert builder.add(features, label=label, event_id=None, time_s=float(at))
+    return builder
+
+
+def test_columns_join_and_missing_values_are_nan() -> None:
+    frame = built(({"a": 1}, "x"), ({"b": 2.5}, None), ({"a": None, "b": True}, "y")).take()
+    assert frame.columns == ("a", "b")
+    np.testing.assert_array_equal(frame.numbers, [[1, np.nan], [np.nan, 2.5], [np.nan, 1]])
+    assert frame.labels() == ("x", None, "y")
+    assert frame.event_time_s.tolist() == [0.0, 1.0, 2.0]
+
+
+def test_a_column_keeps_its_kind_in_a_frame() -> None:
+    builder = built(({"a": 1, "note": "hot", "picture": b"\x89PNG"}, "x"), ({"a": None}, "y"))
+    assert not builder.add({"a": "text"}, label="x", event_id=None, time_s=2.0)
+    frame = builder.take()
+    assert len(frame) == 2 and len(builder) == 0
+    assert frame.texts == {"note": ("hot", None)}
+    assert frame.images == {"picture": (b"\x89PNG", None)}
+    assert builder.add({"a": "text"}, label="x", event_id=None, time_s=2.0)
+
+
+def test_a_column_that_was_only_missing_takes_the_first_kind_seen() -> None:
+    frame = built(({"a": None, "b": None}, 1), ({"a": "t", "b": None}, 2)).take()
+    assert frame.texts == {"a": (None, "t")}
+    assert frame.columns == ("b",)
+
+
+def test_every_event_has_an_id_as_soon_as_one_has() -> None:
+    builder = FrameBuilder("s")
+    for event_id in ("mine", None, None):
+        builder.add({"a": 1}, label=None, event_id=event_id, time_s=0.0)
+    ids = builder.take().event_ids
+    assert ids[0] == "mine" and len(set(ids)) == 3 and all(ids)
+    assert built(({"a": 1}, None)).take().event_ids == ()
+
+
+def test_arrays_of_a_frame_are_read_only() -> None:
+    frame = frame_of_one("s", {"a": 1.0}, time_s=5.0)
+    for array in (frame.numbers, frame.label_codes, frame.event_time_s):
+        assert not array.flags.writeable
+    assert frame.labels() == (None,)
+
+
+@pytest.mark.parametrize(
+    "features",
+    [{}, {"": 1}, {"label": 1}, {"event_time": 1}, {"a": [1, 2]}, {"a": 1j}, {3: 1}],
+    ids=str,
+)
+def test_what_cannot_be_learned_from_is_refused(features: dict[str, object]) -> None:
+    with pytest.raises(InputError):
+        frame_of_one("s", features, time_s=0.0)
+
+
+@pytest.mark.parametrize(
+    ("given", "label"),
+    [
+        ("ok", "ok"),
+        (np.str_("ok"), "ok"),
+        (3, 3),
+        (np.int16(3), 3),
+        (3.0, 3),
+        (True, 1),
+        (None, None),
+    ],
+)
+def test_labels_are_texts_or_whole_numbers(given: object, label: object) -> None:
+    checked = checked_label(given)
+    assert checked == label and type(checked) is type(label)
+
+
+@pytest.mark.parametrize("given", [0.5, float("nan"), float("inf"), [1], b"ok", 1j])
+def test_what_is_no_class_is_refused(given: object) -> None:
+    with pytest.raises(InputError):
+        checked_label(given)
+
+
+def test_times() -> None:
+    assert seconds(datetime(2026, 1, 1, tzinfo=UTC), 0.0) == 1767225600.0
+    assert seconds(datetime(2026, 1, 1), 0.0) == 1767225600.0
+    assert seconds(None, 7.0) == 7.0
+    for wrong in (float("nan"), "yesterday"):
+        with pytest.raises(InputError):
+            seconds(wrong, 0.0)  # type: ignore[arg-type]
