@@ -1,0 +1,113 @@
+"""A store in RocksDB: one folder a partition, so that a partition can be dropped as a whole.
+
+Buffers are small on purpose: a worker has one database a partition, and the rows' reader keeps
+what is hot. Writes reach the operating system before they return, so a killed process loses none;
+a power cut may, and then the state topic has them.
+"""
+
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+
+from rocksdict import (
+    BlockBasedOptions,
+    Cache,
+    DBCompressionType,
+    Options,
+    Rdict,
+    WriteBatch,
+)
+
+from streamlearn.errors import StateError
+
+_MIB = 1 << 20
+
+
+class RocksDBStore:
+    """Rows of one partition in the folder `path`, which is made if needed.
+
+    Raises StateError when the folder is in use by another process, or damaged.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            self._db: Rdict | None = Rdict(str(path), _options())
+        except Exception as error:  # rocksdict raises plain Exception
+            raise StateError(_cannot_open(path, str(error))) from error
+
+    def get(self, key: bytes) -> bytes | None:
+        value: bytes | None = self._open().get(key)
+        return value
+
+    def scan(self, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
+        rows = self._open().items(from_key=prefix)  # pinned here: the iterator is a snapshot
+
+        def matching() -> Iterator[tuple[bytes, bytes]]:
+            for key, value in rows:
+                if not isinstance(key, bytes) or not key.startswith(prefix):
+                    return
+                yield key, value
+
+        return matching()
+
+    def write(self, puts: Mapping[bytes, bytes], deletes: Iterable[bytes] = ()) -> None:
+        batch = WriteBatch(raw_mode=True)
+        for key in deletes:
+            batch.delete(key)
+        for key, value in puts.items():
+            batch.put(key, value)
+        self._open().write(batch)
+
+    def close(self) -> None:
+        if self._db is not None:
+            self._db.close()
+            self._db = None
+
+    def destroy(self) -> None:
+        """Close, and remove the folder."""
+        self.close()
+        shutil.rmtree(self.path, ignore_errors=True)
+
+    def _open(self) -> Rdict:
+        if self._db is None:
+            raise StateError(f"the store {self.path} is closed; open it again before using it")
+        return self._db
+
+
+def _options() -> Options:
+    options = Options(raw_mode=True)  # bytes in, bytes out
+    options.create_if_missing(True)
+    options.set_write_buffer_size(16 * _MIB)
+    options.set_max_write_buffer_number(2)
+    options.set_max_total_wal_size(64 * _MIB)
+    options.set_max_background_jobs(2)
+    options.set_max_open_files(256)
+    options.set_keep_log_file_num(2)
+    options.set_max_log_file_size(_MIB)
+    options.set_stats_dump_period_sec(0)
+    options.set_compression_type(DBCompressionType.none())  # rows come compressed
+    # rows are large and replaced whole: kept out of the tree, so compaction doesn't copy them
+    options.set_enable_blob_files(True)
+    options.set_min_blob_size(16 << 10)
+    options.set_blob_file_size(64 * _MIB)
+    options.set_enable_blob_gc(True)
+    options.set_blob_gc_age_cutoff(0.5)
+    table = BlockBasedOptions()
+    table.set_block_cache(Cache(8 * _MIB))
+    table.set_bloom_filter(10, False)
+    options.set_block_based_table_factory(table)
+    return options
+
+
+def _cannot_open(path: Path, reason: str) -> str:
+    if "lock" in reason.lower():
+        return (
+            f"{path} is in use by another worker; give each worker a state folder of its own "
+            "(--state-dir, STREAMLEARN_WORKER__STATE_DIR)"
+        )
+    return (
+        f"{path} cannot be opened ({reason.strip()}); if the disk is sound and writable, remove "
+        "this folder: the worker restores it from the state topic"
+    )
