@@ -5,6 +5,7 @@ Docker runs the official image. `admin` then creates the topics; nothing else in
 knows where the broker came from.
 """
 
+import base64
 import ctypes
 import os
 import random
@@ -15,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
@@ -206,10 +208,10 @@ class LocalBroker:
     def _format(self, base: list[str], folder: Path, properties: Path) -> None:
         if (folder / "log" / "meta.properties").exists():
             return
-        # the id is fixed: what matters is that a folder is only ever used by one broker
+        # Kafka's form of an id: 22 characters, never a leading dash
+        cluster = base64.urlsafe_b64encode(b"\0" + uuid.uuid4().bytes[1:]).decode().rstrip("=")
         done = subprocess.run(
-            [*base, "kafka.tools.StorageTool", "format", "-t", "c3RyZWFtbGVhcm5sb2NhbA"]
-            + ["-c", str(properties)],
+            [*base, "kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(properties)],
             capture_output=True,
             text=True,
         )
@@ -241,16 +243,17 @@ class LocalBroker:
         deadline = time.monotonic() + START_TIMEOUT_S
         while time.monotonic() < deadline:
             if self.pid is None:
-                raise BrokerError(f"Kafka ended while starting:\n{self._log_tail()}")
+                raise BrokerError(f"Kafka ended while starting:\n{self.log_tail()}")
             if _listening(self.port) and _answers(self.bootstrap):
                 return
             time.sleep(0.05)
         raise BrokerError(
             f"Kafka did not answer at {self.bootstrap} in {START_TIMEOUT_S:.0f} s:\n"
-            f"{self._log_tail()}"
+            f"{self.log_tail()}"
         )
 
-    def _log_tail(self) -> str:
+    def log_tail(self) -> str:
+        """The last serious lines of the log, for error messages."""
         if not self.log_file.exists():
             return "(no log)"
         lines = self.log_file.read_text(encoding="utf-8", errors="replace").splitlines()

@@ -1,0 +1,57 @@
+"""One real broker for all tests that need one; each test gets topics of its own by a prefix.
+
+STREAMLEARN_BOOTSTRAP names a broker that runs already. Otherwise one is started on a free port
+in a temporary folder, the first time that a test asks for it.
+"""
+
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+
+import pytest
+
+from streamlearn import topics as topic_specs
+from streamlearn.config import KafkaConfig
+from streamlearn.runtime import admin
+from streamlearn.runtime.broker import LocalBroker, can_use_java
+from streamlearn.topics import Topics
+
+
+def pytest_configure() -> None:
+    """Settings of the person who runs the tests must not change what is tested."""
+    for name in list(os.environ):
+        if name.startswith("STREAMLEARN_") and name != "STREAMLEARN_BOOTSTRAP":
+            del os.environ[name]
+
+
+@pytest.fixture(scope="session")
+def bootstrap() -> Iterator[str]:
+    """host:port of a real broker, shared by the whole session."""
+    if given := os.environ.get("STREAMLEARN_BOOTSTRAP"):
+        yield given
+        return
+    if not can_use_java() and shutil.which("docker") is None:
+        pytest.skip("needs a broker: Java with Maven, Docker, or STREAMLEARN_BOOTSTRAP")
+    with LocalBroker() as broker:
+        yield broker.bootstrap
+
+
+@pytest.fixture
+def kafka(bootstrap: str) -> KafkaConfig:
+    """How clients reach the session's broker."""
+    return KafkaConfig(bootstrap=bootstrap)
+
+
+@pytest.fixture
+def prefix() -> str:
+    """What this test's topics start with."""
+    return f"test.{uuid.uuid4().hex[:8]}."
+
+
+@pytest.fixture
+def topics(kafka: KafkaConfig, prefix: str) -> Topics:
+    """All topics of an installation of this test's own, created, 4 partitions each."""
+    specs = topic_specs.load(prefix=prefix, partitions=4)
+    admin.apply(kafka, specs)
+    return specs
