@@ -9,6 +9,7 @@ StreamlearnError
 │   ├── IntegrityError       a hash or a signature does not fit its bytes
 │   └── FormatError          not our format, a newer version of it, or over a size limit
 ├── StateError           a worker's own state is missing, corrupt or does not fit the log
+├── NotYetError          what was waited for did not come in time
 └── BrokerError          Kafka is not reachable, or answers with an error
 
 A message names the rule that was broken, the value, and the remedy.
@@ -54,6 +55,10 @@ class FormatError(UpdateError):
 
 class StateError(StreamlearnError):
     """A worker's own state is missing, corrupt or does not fit the log."""
+
+
+class NotYetError(StreamlearnError, TimeoutError):
+    """What was waited for did not come in time."""
 
 
 class BrokerError(StreamlearnError):
