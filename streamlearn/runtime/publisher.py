@@ -1,0 +1,139 @@
+"""Sends what a worker has to say; `flush` returns when the broker has all of it.
+
+One producer a worker, used from the learning thread only. Idempotent with acks=all, so retries
+neither duplicate nor reorder; the partition is always given, so that what belongs to a stream
+stays in the partition number that its events came from.
+"""
+
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol, TypeAlias
+
+from confluent_kafka import KafkaError, KafkaException, Message
+from confluent_kafka import Producer as KafkaProducer
+
+from streamlearn.config import KafkaConfig
+from streamlearn.errors import BrokerError
+
+Headers: TypeAlias = Sequence[tuple[str, bytes]]
+TopicPartition: TypeAlias = tuple[str, int]
+
+_SLICE_S = 0.2  # how often a flush looks whether it should give up
+
+
+@dataclass(frozen=True, slots=True)
+class Acknowledged:
+    """What the broker took of one partition since the last flush."""
+
+    first: int  # offsets
+    last: int
+    count: int
+
+    def continues(self, offset: int) -> bool:
+        """Whether these are the messages from `offset` on, and nobody else's came between."""
+        return self.first == offset and self.last - self.first + 1 == self.count
+
+
+class Publisher(Protocol):
+    """What learning and checkpoints send with: Kafka's, or the one in `testing`."""
+
+    def send(
+        self,
+        topic: str,
+        partition: int,
+        key: bytes | None,
+        value: bytes | None,
+        headers: Headers = (),
+        *,
+        vital: bool = True,
+    ) -> None:
+        """Hand one message over; value None is a tombstone. Not vital: may get lost in silence."""
+
+    def flush(self) -> Mapping[TopicPartition, Acknowledged]:
+        """Block until all is acknowledged; BrokerError if anything vital was not."""
+
+
+class KafkaPublisher:
+    """The publisher on Kafka. `give_up` may be set from any thread: it ends a waiting flush."""
+
+    def __init__(self, kafka: KafkaConfig, *, client_id: str) -> None:
+        self.give_up = threading.Event()
+        self._bootstrap = kafka.bootstrap
+        self._acknowledged: dict[TopicPartition, Acknowledged] = {}
+        self._failed: KafkaError | None = None
+        self._producer = KafkaProducer(
+            {
+                **kafka.client_settings(),
+                "client.id": client_id,
+                "acks": "all",
+                "enable.idempotence": True,
+                "linger.ms": 0,  # a flush follows
+                "queue.buffering.max.kbytes": 128 << 10,
+                "message.max.bytes": 2 << 20,  # chunks are at most 900 KiB
+                "compression.type": "none",  # values come compressed
+                "log_level": 2,  # what goes wrong is raised, or counted
+            }
+        )
+
+    def send(
+        self,
+        topic: str,
+        partition: int,
+        key: bytes | None,
+        value: bytes | None,
+        headers: Headers = (),
+        *,
+        vital: bool = True,
+    ) -> None:
+        while True:
+            try:
+                self._producer.produce(
+                    topic,
+                    value=value,
+                    key=key,
+                    partition=partition,
+                    headers=list(headers),
+                    on_delivery=self._on_delivery if vital else None,
+                )
+            except BufferError:  # the queue is full: wait for room
+                self._check()
+                self._producer.poll(_SLICE_S)
+            except KafkaException as error:
+                raise BrokerError(f"{topic} cannot take a message: {error}") from error
+            else:
+                self._producer.poll(0)
+                return
+
+    def flush(self) -> Mapping[TopicPartition, Acknowledged]:
+        while self._producer.flush(_SLICE_S) > 0:
+            self._check()
+        self._check()
+        taken, self._acknowledged = self._acknowledged, {}
+        return taken
+
+    def _on_delivery(self, error: KafkaError | None, message: Message) -> None:
+        if error is not None:
+            self._failed = error
+            return
+        topic, partition, offset = message.topic(), message.partition(), message.offset()
+        if topic is None or partition is None or offset is None:
+            raise BrokerError("the broker acknowledged a message without saying where it is")
+        before = self._acknowledged.get((topic, partition))
+        self._acknowledged[topic, partition] = (
+            Acknowledged(offset, offset, 1)
+            if before is None
+            else Acknowledged(min(before.first, offset), max(before.last, offset), before.count + 1)
+        )
+
+    def _check(self) -> None:
+        if self._failed is not None:
+            raise BrokerError(
+                f"the broker at {self._bootstrap} did not take a message: {self._failed.str()}; "
+                "nothing was acknowledged, so a restarted worker learns it again"
+            )
+        if self.give_up.is_set() and len(self._producer) > 0:
+            raise BrokerError(
+                f"the broker at {self._bootstrap} does not answer and the worker has to stop; "
+                "nothing was acknowledged, so the next worker learns it again"
+            )
