@@ -1,0 +1,66 @@
+# streamlearn: everything a person or CI does with a checkout.
+#
+#   make demo     see the whole loop work (sets the environment up first)
+#   make test     all tests, doctests included; those with a broker start their own
+#   make check    format, lint, types, import contracts
+#   make bench    throughput and latency, as ratios to a raw consumer
+#   make setup    only the environment, in .venv
+#   make lock     make the pins in requirements/ anew
+#   make clean    remove what was built
+#
+# Needs Python 3.11 or newer, and for a broker Java 17 with Maven, or Docker, or
+# STREAMLEARN_BOOTSTRAP=host:9092. Choose another Python with: make setup PYTHON=python3.12
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check bench lock clean
+
+NEW_ENOUGH := import sys; raise SystemExit(sys.version_info < (3, 11))
+PYTHON ?= $(shell for name in python3 python3.14 python3.13 python3.12 python3.11; do \
+	"$$name" -c '$(NEW_ENOUGH)' 2>/dev/null && { echo "$$name"; break; }; done)
+
+BIN := .venv/bin
+READY := .venv/ready
+
+help:
+	@sed -n '2,/^$$/s/^# \{0,1\}//p' Makefile
+
+setup: $(READY)
+
+# again only when the pins or the package's own metadata change
+$(READY): requirements/uv.txt requirements/dev.txt pyproject.toml
+	@if [ -z "$(PYTHON)" ] || ! "$(PYTHON)" -c '$(NEW_ENOUGH)'; then \
+		echo "streamlearn needs Python 3.11 or newer: install one, or name it: make setup PYTHON=python3.12" >&2; \
+		exit 1; fi
+	@[ -x $(BIN)/python ] && $(BIN)/python -c '$(NEW_ENOUGH)' || "$(PYTHON)" -m venv --clear .venv
+	$(BIN)/python -m pip install --quiet --require-hashes -r requirements/uv.txt
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements/dev.txt
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	@touch $@
+
+demo: setup
+	@$(BIN)/streamlearn demo $(ARGS)
+
+check: setup
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy --strict streamlearn
+	$(BIN)/lint-imports
+
+test: setup
+	$(BIN)/pytest $(ARGS)
+
+bench: setup
+	$(BIN)/python benchmarks/throughput.py $(ARGS)
+
+lock: setup
+	echo uv | $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+		--no-header --no-annotate --no-emit-index-url --upgrade -o requirements/uv.txt -
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+		--no-header --no-annotate --no-emit-index-url --no-emit-find-links --upgrade \
+		--extra dev -o requirements/dev.txt pyproject.toml
+
+clean:
+	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
