@@ -4,6 +4,7 @@ The specs come from `streamlearn.topics`; this file only talks to the broker. Pa
 never changed: a stream would move to another partition, away from its state.
 """
 
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
@@ -154,6 +155,18 @@ def _create(client: AdminClient, specs: list[TopicSpec], replication: int) -> No
         except KafkaException as error:
             if error.args[0].name() != "TOPIC_ALREADY_EXISTS":  # someone else was faster
                 raise
+    _wait_until_known(client, {spec.full_name for spec in specs})
+
+
+def _wait_until_known(client: AdminClient, names: set[str]) -> None:
+    """The controller has made them; brokers answer for them a little later."""
+    deadline = time.monotonic() + TIMEOUT_S
+    while names - client.list_topics(timeout=TIMEOUT_S).topics.keys():
+        if time.monotonic() > deadline:
+            raise BrokerError(
+                f"topics were created but are not known after {TIMEOUT_S:g} s: {names}"
+            )
+        time.sleep(0.02)
 
 
 def _set_configs(client: AdminClient, changed: list[TopicDiff]) -> None:

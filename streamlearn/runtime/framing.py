@@ -2,12 +2,14 @@
 
 Pure. A column is numbers, text or an image by the type of its values; an event whose column has
 another kind than in the frame so far closes that frame, since a frame has one type a column.
+What a value means is the same as in JSON events: `wire.event_rules`. Unlike a codec, this stage
+refuses by InputError, at the call that brought the event, so a bad one never costs its frame.
 """
 
-import math
 from collections.abc import Mapping
-from datetime import UTC, datetime
-from numbers import Integral, Real
+from datetime import datetime
+from decimal import Decimal
+from numbers import Real
 from typing import TypeAlias, TypeVar
 from uuid import uuid4
 
@@ -16,11 +18,11 @@ from numpy.typing import NDArray
 
 from streamlearn.core.records import Frame, Label
 from streamlearn.errors import InputError
+from streamlearn.wire import event_rules
 
 T = TypeVar("T")
 S = TypeVar("S", bound=np.generic)
 Value: TypeAlias = float | str | bytes | None
-RESERVED = ("label", "event_time", "event_id")  # columns of every frame, so no features
 
 
 class FrameBuilder:
@@ -60,6 +62,8 @@ class FrameBuilder:
         row = checked_features(features)
         checked = checked_label(label)
         kinds = {name: type(value) for name, value in row.items() if value is not None}
+        if checked is not None:
+            kinds[event_rules.LABEL] = type(checked)
         if any(self._kinds.get(name) not in (None, kind) for name, kind in kinds.items()):
             return False
         self._kinds |= {name: self._kinds.get(name) for name in row} | kinds
@@ -76,6 +80,7 @@ class FrameBuilder:
         return frame
 
     def _frame(self) -> Frame:
+        self._kinds.pop(event_rules.LABEL, None)
         columns = tuple(n for n, kind in self._kinds.items() if kind in (float, None))
         numbers = np.full((len(self._rows), len(columns)), np.nan)
         for row, line in zip(self._rows, numbers, strict=True):
@@ -115,30 +120,39 @@ def checked_features(features: Mapping[str, object]) -> dict[str, Value]:
     """Numbers as float, text and image bytes as they are; InputError for everything else."""
     row = {}
     for name, value in features.items():
-        if not isinstance(name, str) or not name:
-            raise InputError(f"a feature's name is a text that is not empty, got {name!r}")
-        if name in RESERVED:
+        refusal = event_rules.name_refusal(name) if isinstance(name, str) else "its type"
+        if refusal is not None:
+            raise InputError(f"a feature's name is a text, got {name!r:.60}: {refusal}")
+        if name in event_rules.RESERVED:
             raise InputError(
                 f"a feature can't be called {name!r}, which every event has beside its features; "
                 f"give it as {name}=..., or rename the feature"
             )
         row[name] = _value(name, value)
-    if not row:
-        raise InputError("an event needs at least one feature, got none; send {'name': value}")
+    if all(value is None for value in row.values()):
+        raise InputError(
+            f"an event needs at least one feature that is not None, got {dict(features)}; "
+            "send {'name': value}"
+        )
     return row
 
 
 def _value(name: str, value: object) -> Value:
-    if value is None:
-        return None
-    if isinstance(value, str):
-        return str(value)
-    if isinstance(value, bytes | bytearray | memoryview):
-        return bytes(value)
-    if isinstance(value, Real | np.bool_):
-        return float(value)
+    match _plain(value):
+        case None:
+            return None
+        case str() as text if event_rules.is_unicode(text):
+            return str(text)
+        case bytes() | bytearray() | memoryview() as raw:
+            image = bytes(raw)
+            if image.startswith(event_rules.IMAGE_STARTS):
+                return image
+        case Real() | Decimal() as number:
+            return float(number)
+        case _:
+            pass
     raise InputError(
-        f"feature {name!r} must be a number, a text, image bytes or None, got "
+        f"feature {name!r} must be a number, a text, a PNG or JPEG image's bytes, or None, got "
         f"{type(value).__name__} {value!r:.60}; spread lists over several features"
     )
 
@@ -147,30 +161,35 @@ def checked_label(label: object) -> Label | None:
     """A class as text or int; None for an unlabelled event; InputError for what is no class."""
     if label is None:
         return None
-    if isinstance(label, str):
-        return str(label)
-    if isinstance(label, np.bool_ | bool | Real) and float(label).is_integer():
-        return int(label) if isinstance(label, Integral) else round(float(label))
-    raise InputError(
-        f"a label is a text or a whole number, got {label!r:.60}; leave it away (None) where it "
-        "is not known"
-    )
+    try:
+        return event_rules.label_of(_plain(label))
+    except event_rules.RefusedError as refusal:
+        raise InputError(
+            f"a label is a text or a whole number, got {label!r:.60}: {refusal}"
+        ) from None
 
 
-def seconds(event_time: float | datetime | None, now_s: float) -> float:
-    """Seconds since the epoch; a datetime without a zone counts as UTC.
+def seconds(event_time: float | str | datetime | None, now_s: float) -> float:
+    """Seconds since the epoch; a datetime or ISO 8601 text without a zone counts as UTC.
 
     >>> seconds(datetime(1970, 1, 1, 0, 1), now_s=0.0)
     60.0
     """
     if event_time is None:
         return now_s
-    if isinstance(event_time, datetime):
-        aware = event_time if event_time.tzinfo else event_time.replace(tzinfo=UTC)
-        return aware.timestamp()
-    if isinstance(event_time, Real) and math.isfinite(event_time):
-        return float(event_time)
-    raise InputError(f"event_time is seconds since 1970 or a datetime, got {event_time!r:.60}")
+    given = event_time.isoformat() if isinstance(event_time, datetime) else _plain(event_time)
+    try:
+        return event_rules.time_of(given)
+    except event_rules.RefusedError as refusal:
+        raise InputError(
+            f"event_time is seconds since 1970, ISO 8601 text or a datetime, got "
+            f"{event_time!r:.60}: {refusal}"
+        ) from None
+
+
+def _plain(value: object) -> object:
+    """numpy's scalars as Python's own."""
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def _frozen(array: NDArray[S]) -> NDArray[S]:

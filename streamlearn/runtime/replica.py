@@ -97,7 +97,8 @@ class Replica:
         self._held: dict[str, Held] = {}
         self._streams: dict[str, _Stream] = {}
         self._slow: dict[str, SlowWeights] = {}
-        self._waiting: list[tuple[Update, Stamp]] = []
+        self._waiting: list[tuple[Update, Stamp]] = []  # for slow weights
+        self._wanting: set[str] = set()  # streams that may need their snapshot
 
     def held(self, stream: str) -> Held | None:
         """The stream's newest model, None before its first."""
@@ -117,9 +118,11 @@ class Replica:
         return ReplicaState.NEEDS_SNAPSHOT
 
     def needing_snapshot(self) -> tuple[str, ...]:
-        """The streams whose snapshot has to be read again."""
-        known = list(self._streams)
-        return tuple(s for s in known if self.state(s) is ReplicaState.NEEDS_SNAPSHOT)
+        """The streams whose snapshot has to be read again. For the writing thread."""
+        if self._wanting:
+            still = {s for s in self._wanting if self.state(s) is ReplicaState.NEEDS_SNAPSHOT}
+            self._wanting = still
+        return tuple(self._wanting)
 
     def slow(self, digest: str) -> SlowWeights | None:
         """The slow weights of that hash, if they came."""
@@ -137,7 +140,7 @@ class Replica:
         outcome = self._judge(update, stamp)
         self.counts[outcome] += 1
         if outcome in (Outcome.GAP, Outcome.WRONG_HASH):
-            self._stream(update.stream).wanted = stamp.epoch, update.version
+            self._want(update.stream, stamp.epoch, update.version)
         return outcome
 
     def offer_heartbeat(self, stream: str, version: int, stamp: Stamp) -> Outcome:
@@ -145,7 +148,7 @@ class Replica:
         held, record = self._held.get(stream), self._stream(stream)
         self.counts[Outcome.HEARTBEAT] += 1
         if stamp.epoch >= record.owner and (held is None or version > held.model.version):
-            record.wanted = stamp.epoch, version
+            self._want(stream, stamp.epoch, version)
         return Outcome.HEARTBEAT
 
     def offer_malformed(self, stream: str | None) -> Outcome:
@@ -153,9 +156,13 @@ class Replica:
         self.counts[Outcome.MALFORMED] += 1
         held = None if stream is None else self._held.get(stream)
         if held is not None:
-            record = self._stream(held.model.stream)
-            record.wanted = record.owner, held.model.version + 1
+            owner = self._stream(held.model.stream).owner
+            self._want(held.model.stream, owner, held.model.version + 1)
         return Outcome.MALFORMED
+
+    def _want(self, stream: str, epoch: int, version: int) -> None:
+        self._stream(stream).wanted = epoch, version
+        self._wanting.add(stream)
 
     def _judge(self, update: Update, stamp: Stamp) -> Outcome:
         held, record = self._held.get(update.stream), self._stream(update.stream)

@@ -25,19 +25,27 @@ def test_columns_join_and_missing_values_are_nan() -> None:
 
 
 def test_a_column_keeps_its_kind_in_a_frame() -> None:
-    builder = built(({"a": 1, "note": "hot", "picture": b"\x89PNG"}, "x"), ({"a": None}, "y"))
+    picture = b"\x89PNG\r\n\x1a\n..."
+    builder = built(({"a": 1, "note": "hot", "picture": picture}, "x"), ({"a": 2}, "y"))
     assert not builder.add({"a": "text"}, label="x", event_id=None, time_s=2.0)
     frame = builder.take()
     assert len(frame) == 2 and len(builder) == 0
     assert frame.texts == {"note": ("hot", None)}
-    assert frame.images == {"picture": (b"\x89PNG", None)}
+    assert frame.images == {"picture": (picture, None)}
     assert builder.add({"a": "text"}, label="x", event_id=None, time_s=2.0)
 
 
 def test_a_column_that_was_only_missing_takes_the_first_kind_seen() -> None:
-    frame = built(({"a": None, "b": None}, 1), ({"a": "t", "b": None}, 2)).take()
+    frame = built(({"a": None, "c": 0}, 1), ({"a": "t", "b": None}, 2)).take()
     assert frame.texts == {"a": (None, "t")}
-    assert frame.columns == ("b",)
+    assert frame.columns == ("c", "b")
+
+
+def test_labels_of_a_frame_are_all_text_or_all_numbers() -> None:
+    builder = built(({"a": 1}, None), ({"a": 1}, 3), ({"a": 1}, None))
+    assert not builder.add({"a": 1}, label="x", event_id=None, time_s=0.0)
+    assert builder.take().labels() == (None, 3, None)
+    assert builder.add({"a": 1}, label="x", event_id=None, time_s=0.0)
 
 
 def test_every_event_has_an_id_as_soon_as_one_has() -> None:
@@ -58,7 +66,18 @@ def test_arrays_of_a_frame_are_read_only() -> None:
 
 @pytest.mark.parametrize(
     "features",
-    [{}, {"": 1}, {"label": 1}, {"event_time": 1}, {"a": [1, 2]}, {"a": 1j}, {3: 1}],
+    [
+        {},
+        {"": 1},
+        {"label": 1},
+        {"event_time": 1},
+        {"a": [1, 2]},
+        {"a": 1j},
+        {3: 1},
+        {"a": b"no image"},
+        {"a": None},
+        {"a": "\ud800"},
+    ],
     ids=str,
 )
 def test_what_cannot_be_learned_from_is_refused(features: dict[str, object]) -> None:
@@ -74,7 +93,7 @@ def test_what_cannot_be_learned_from_is_refused(features: dict[str, object]) -> 
         (3, 3),
         (np.int16(3), 3),
         (3.0, 3),
-        (True, 1),
+        (np.bool_(True), "true"),
         (None, None),
     ],
 )
@@ -83,7 +102,7 @@ def test_labels_are_texts_or_whole_numbers(given: object, label: object) -> None
     assert checked == label and type(checked) is type(label)
 
 
-@pytest.mark.parametrize("given", [0.5, float("nan"), float("inf"), [1], b"ok", 1j])
+@pytest.mark.parametrize("given", [0.5, float("nan"), float("inf"), [1], b"ok", 1j, "", "x" * 300])
 def test_what_is_no_class_is_refused(given: object) -> None:
     with pytest.raises(InputError):
         checked_label(given)
@@ -93,6 +112,6 @@ def test_times() -> None:
     assert seconds(datetime(2026, 1, 1, tzinfo=UTC), 0.0) == 1767225600.0
     assert seconds(datetime(2026, 1, 1), 0.0) == 1767225600.0
     assert seconds(None, 7.0) == 7.0
-    for wrong in (float("nan"), "yesterday"):
+    for wrong in (float("nan"), "yesterday", 1e14):
         with pytest.raises(InputError):
-            seconds(wrong, 0.0)  # type: ignore[arg-type]
+            seconds(wrong, 0.0)
