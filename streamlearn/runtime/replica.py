@@ -173,8 +173,6 @@ class Replica:
                 return Outcome.DUPLICATE
             if record.recent.get(update.version) == update.result_hash:
                 return self._replayed(held, update, stamp)
-        if update.base_hash is not None and held is None:
-            return Outcome.GAP
         slow = self._slow.get(update.slow_hash)
         if slow is None:
             return self._wait(update, stamp)
