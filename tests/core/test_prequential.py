@@ -30,7 +30,7 @@ def by_hand(true: list[int], predicted: list[int], steps: list[int]) -> dict[str
         known = seen[-1] if seen else None
         for label, guess in zip(true[at : at + size], predicted[at : at + size], strict=True):
             counts = [seen.count(c) for c in range(10)]
-            first = [c for c in dict.fromkeys(seen)]
+            first = list(dict.fromkeys(seen))
             leader = max(first, key=lambda c: counts[c]) if first else None
             hits["accuracy"] += guess == label
             hits["no_change"] += bool(seen) and seen[-1] == label
