@@ -252,6 +252,9 @@ def history(rng: np.random.Generator, n_epochs: int) -> tuple[list[Published], M
                 published.append(Published(diff(None, now), Stamp(epoch)))  # a snapshot
             before = now
     assert before is not None
+    for now in (model(v, past=past) for v in range(version + 1, version + 8)):  # and goes on
+        published.append(Published(diff(before, now), Stamp(n_epochs)))
+        before = now
     return published, before
 
 
