@@ -8,8 +8,9 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
-from confluent_kafka import KafkaException
+from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import (
     AdminClient,
     AlterConfigOpType,
@@ -25,6 +26,12 @@ from streamlearn.errors import BrokerError, ConfigError
 from streamlearn.topics import TopicSpec
 
 TIMEOUT_S = 10.0
+_NOT_REACHABLE = {
+    KafkaError._ALL_BROKERS_DOWN,
+    KafkaError._RESOLVE,
+    KafkaError._AUTHENTICATION,
+    KafkaError._SSL,
+}
 
 
 class Difference(StrEnum):
@@ -51,22 +58,25 @@ class TopicDiff:
 
 
 def connect(kafka: KafkaConfig) -> AdminClient:
-    """A client whose broker has answered; BrokerError when none does within 10 s."""
-    client = AdminClient(
-        {
-            **kafka.client_settings(),
-            "socket.connection.setup.timeout.ms": 5000,
-            "log_level": 0,  # what goes wrong is raised
-        }
-    )
-    try:
-        client.list_topics(timeout=TIMEOUT_S)
-    except KafkaException as error:
-        raise BrokerError(
-            f"no Kafka broker answers at {kafka.bootstrap} ({error.args[0].str()}); start one with "
-            "`streamlearn broker`, or set STREAMLEARN_BOOTSTRAP to where yours listens"
-        ) from None
-    return client
+    """A client whose broker has answered; BrokerError when none listens, or within 10 s."""
+    refused: list[KafkaError] = []
+    settings: dict[str, Any] = dict(kafka.client_settings())
+    settings |= {"log_level": 0, "error_cb": refused.append}  # what goes wrong is raised
+    client = AdminClient(settings)
+    deadline = time.monotonic() + TIMEOUT_S
+    while True:
+        try:
+            client.list_topics(timeout=1.0)
+            return client
+        except KafkaException as error:
+            client.poll(0)  # calls error_cb
+            down = any(e.code() in _NOT_REACHABLE for e in refused)
+            if down or time.monotonic() > deadline:
+                why = refused[0].str() if refused else error.args[0].str()
+                raise BrokerError(
+                    f"no Kafka broker answers at {kafka.bootstrap} ({why}); start one with "
+                    "`streamlearn broker`, or set STREAMLEARN_BOOTSTRAP to where yours listens"
+                ) from None
 
 
 def diff(kafka: KafkaConfig, specs: Iterable[TopicSpec]) -> list[TopicDiff]:
@@ -134,7 +144,18 @@ def apply(
             f"{kafka.bootstrap} refused to change its topics: {error.args[0].str()}; the broker's "
             "log says more, and the user needs the rights Create and AlterConfigs"
         ) from error
+    if differences:
+        _wait_until_as_specified(kafka, wanted.values())
     return differences
+
+
+def _wait_until_as_specified(kafka: KafkaConfig, specs: Iterable[TopicSpec]) -> None:
+    """The controller has answered; the broker that clients ask learns of it a moment later."""
+    deadline = time.monotonic() + TIMEOUT_S
+    while left := diff(kafka, specs):
+        if time.monotonic() > deadline:
+            raise BrokerError(f"the broker took the changes, but still: {left[0]}")
+        time.sleep(0.05)
 
 
 def _create(client: AdminClient, specs: list[TopicSpec], replication: int) -> None:

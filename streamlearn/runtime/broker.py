@@ -98,9 +98,6 @@ class LocalBroker:
         """Format the data folder if it is new, start, return when clients are answered."""
         if self.pid is not None:
             return
-        if self.data_dir is None:
-            self._temporary = tempfile.TemporaryDirectory(prefix="streamlearn-kafka-")
-            self.data_dir = Path(self._temporary.name)
         if self.port == 0:
             self.port = free_port()
         elif _listening(self.port):
@@ -109,6 +106,9 @@ class LocalBroker:
                 f"there: STREAMLEARN_BOOTSTRAP={HOST}:{self.port}"
             )
         self._controller_port = self._controller_port or free_port()
+        if self.data_dir is None:
+            self._temporary = tempfile.TemporaryDirectory(prefix="streamlearn-kafka-")
+            self.data_dir = Path(self._temporary.name)
         try:
             self._launch()
             self._wait_until_ready()
@@ -253,12 +253,13 @@ class LocalBroker:
         )
 
     def log_tail(self) -> str:
-        """The last serious lines of the log, for error messages."""
+        """The log from its last serious line on, for error messages."""
         if not self.log_file.exists():
             return "(no log)"
         lines = self.log_file.read_text(encoding="utf-8", errors="replace").splitlines()
-        serious = [line for line in lines if " ERROR " in line or " FATAL " in line]
-        return "\n".join((serious or lines)[-8:])
+        serious = [i for i, line in enumerate(lines) if " ERROR " in line or " FATAL " in line]
+        start = serious[-1] if serious else max(0, len(lines) - 6)
+        return "\n".join(lines[start : start + 6])
 
 
 def can_use_java(cache_dir: Path = DEFAULT_CACHE) -> bool:

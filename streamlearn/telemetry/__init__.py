@@ -1,0 +1,1 @@
+"""Telemetry: what is measured, and where it is shown. It decides nothing."""

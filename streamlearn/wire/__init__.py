@@ -1,0 +1,1 @@
+"""Wire: one codec a topic, bytes to records and back. No I/O, no topic names."""
