@@ -1,0 +1,124 @@
+"""Experts: all heads of one stream, from rows of inputs to probabilities.
+
+In: rows (n, d) and what the stream has learned so far. Out: scores (n, K, C) of the K heads, and
+the read-outs `serve` (for the stream's next events) and `keep` (for any event of any time). The
+learner and every subscriber predict through this one path, so their bits agree.
+
+The heads, in order: ridge on view a and on view b, each with every window, then softmax on the
+linear features with every rate.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streamlearn.core.features import Layout, Projections, write_features
+from streamlearn.core.pool import N_MIXTURES, mix, mix_keep
+
+Readout: TypeAlias = Literal["serve", "keep"]
+BLOCK = 32  # rows of one product where events are predicted on their own: see `alone`
+
+
+@dataclass(slots=True, eq=False)
+class Experts:
+    """All that prediction needs, in the shapes in which it is used."""
+
+    layout: Layout
+    projections: Projections
+    rates: NDArray[np.float64]  # (h,) of the recent means
+    mean: NDArray[np.float64]  # (d,) of the inputs
+    inverse_std: NDArray[np.float64]  # (d,)
+    recent_means: NDArray[np.float64]  # (h, r) of z
+    labels: NDArray[np.float64]  # (c, 1 + decays) last known label, recent frequencies
+    ridge_a: NDArray[np.float32]  # (F_a, windows * C)
+    ridge_b: NDArray[np.float32]  # (F_b, windows * C)
+    softmax: NDArray[np.float32]  # (F_linear, rates * C)
+    weights: NDArray[np.float64]  # (K,) of the heads in the first mixture
+    stack: NDArray[np.float64]  # (2, K)
+    serve: NDArray[np.float64]  # (3,) of the mixtures
+    keep: NDArray[np.float64]  # (windows,) of view a's heads
+    n_classes: int
+
+    @property
+    def n_heads(self) -> int:
+        return len(self.weights)
+
+    def features(
+        self, rows: NDArray[np.float64], recent_means: NDArray[np.float64] | None = None
+    ) -> NDArray[np.float32]:
+        """(n, width) of rows (n, d).
+
+        With `recent_means` (h, r) the rows follow each other, and it moves past them, in place;
+        without, each row is seen as the next event after `self.recent_means`.
+        """
+        return write_features(
+            rows,
+            self.mean,
+            self.inverse_std,
+            self.recent_means if recent_means is None else recent_means,
+            self.rates,
+            self.labels,
+            self.projections,
+            self.layout,
+            advance=recent_means is not None,
+        )
+
+    def scores(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
+        """(n, K, C) of features (n, width)."""
+        n, c = len(features), self.n_classes
+        scores = np.empty((n, self.n_heads, c), np.float32)
+        flat = scores.reshape(n, self.n_heads * c)
+        b_start, l_start = self.ridge_a.shape[1], self.ridge_a.shape[1] + self.ridge_b.shape[1]
+        flat[:, :b_start] = features[:, self.layout.a] @ self.ridge_a
+        flat[:, b_start:l_start] = features[:, self.layout.b] @ self.ridge_b
+        logits = (features[:, self.layout.linear] @ self.softmax).reshape(n, -1, c)
+        logits -= logits.max(axis=2, keepdims=True)
+        np.exp(logits, out=logits)
+        logits /= logits.sum(axis=2, keepdims=True)
+        flat[:, l_start:] = logits.reshape(n, -1)
+        return scores
+
+    def mix(self, scores: NDArray[np.float32]) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
+        """The mixtures (n, 3, C) and what is served (n, C)."""
+        n, _, c = scores.shape
+        mixed = np.empty((n, N_MIXTURES, c))
+        served = np.empty((n, c), np.float32)
+        mix(scores, self.weights, self.stack, self.serve, mixed, served)
+        return mixed, served
+
+    def read(self, features: NDArray[np.float32], readout: Readout) -> NDArray[np.float32]:
+        """(n, C) probabilities."""
+        if self.n_classes == 0:
+            return np.zeros((len(features), 0), np.float32)
+        scores = self.scores(features)
+        if readout == "serve":
+            return self.mix(scores)[1]
+        return mix_keep(scores[:, : len(self.keep)], self.keep)
+
+    def sequence(self, rows: NDArray[np.float64], readout: Readout) -> NDArray[np.float32]:
+        """(n, C) for rows that are the stream's next events, one after the other. No trace."""
+        return self.read(self.features(rows, self.recent_means.copy()), readout)
+
+    def alone(self, rows: NDArray[np.float64], readout: Readout) -> NDArray[np.float32]:
+        """(n, C) for rows each of which is asked about as the next event. No trace.
+
+        Always in blocks of BLOCK rows, the last one padded: a product's rounding follows its
+        shape, so a row's bits don't depend on how many others are asked about.
+        """
+        n = len(rows)
+        padded = np.zeros((-(-n // BLOCK) * BLOCK, rows.shape[1]))
+        padded[:n] = rows
+        parts = [np.empty((0, self.n_classes), np.float32)]
+        for start in range(0, len(padded), BLOCK):
+            parts.append(self.read(self.features(padded[start : start + BLOCK]), readout))
+        return np.concatenate(parts)[:n]
+
+
+def stacked(weights: Sequence[NDArray[np.float32]], n_features: int) -> NDArray[np.float32]:
+    """(F, heads * C) from (F, C) of each head, in the heads' order."""
+    if not weights:
+        return np.zeros((n_features, 0), np.float32)
+    return np.concatenate(weights, axis=1)

@@ -1,0 +1,345 @@
+"""Learner: one stream's test-then-learn, all stages in order.
+
+In: frames. Out: an Outcome a frame, and at any time a Model and the state to go on from. A frame
+is cut into steps of `step_events` events; each step is tested with what was known before it, then
+learned:
+
+1 predict      scores of all heads, mixtures, what is served; the recent means move on
+2 grow         inputs (columns, missing flags, categories) and classes that the step brought
+3 score        prequential counts, drift
+4 learn        pool, softmax heads, ridge statistics and solves, label context, reservoir
+5 scale        means and spreads of the inputs, for the next step
+
+Only counts decide when something happens, and only (seed, stream, event count) draw: learning the
+same frames again gives the same bits. Unlabelled events are predicted, and move the recent means,
+the inputs' scale and the feature drift; nothing else learns from them.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streamlearn.core.drift import DriftMonitor, DriftReport, DriftVerdict
+from streamlearn.core.mixture import Mixture, Tested, part
+from streamlearn.core.model import MODEL_FORMAT, Model
+from streamlearn.core.preprocess import Input, Inputs, Standardiser
+from streamlearn.core.prequential import Prequential, StepScore
+from streamlearn.core.records import Frame, Label
+from streamlearn.core.reservoir import UniformReservoir, stream_key
+from streamlearn.core.ridge import EAGER_EVENTS, window_name
+from streamlearn.core.settings import LearnerSettings
+from streamlearn.core.threads import one_thread
+from streamlearn.errors import StateError
+
+KEEP_EVENTS = 256  # labelled events after which `keep` is weighed again
+STATE_FORMAT = 1
+_UNSEEN = -2  # code of a label value that is no class yet
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Outcome:
+    """What a frame's test showed, before it was learned."""
+
+    base_version: int  # of the model that the frame's first step was predicted with
+    probabilities: NDArray[np.float32]  # (n, C at the frame's end); 0 for classes unknown then
+    predicted: NDArray[np.int32]  # (n,) index into classes; -1 before any label was seen
+    classes: tuple[Label, ...]
+    n_labelled: int
+    n_correct: int
+    n_no_change_correct: int  # by the label before, which may lie in the same step
+    n_no_change_delayed_correct: int  # by the last label known before the step
+    n_majority_correct: int
+    drift: DriftVerdict
+    drift_report: DriftReport
+    drift_column: str  # that moved most; "" where none did
+    heads: tuple[str, ...]  # names of the K heads
+    head_weights: NDArray[np.float64]  # (K,) after the frame
+    kept_slots: NDArray[np.int64]  # (n,) the reservoir slot each event was written to, or -1
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LearnerState:
+    """All that a worker needs to go on: JSON-able meta, and arrays. Much larger than a model."""
+
+    meta: Mapping[str, Any]
+    arrays: Mapping[str, NDArray[Any]]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Step:
+    served: NDArray[np.float32]  # (n, C before the step)
+    predicted: NDArray[np.int32]  # (n,)
+    score: StepScore
+    kept_slots: NDArray[np.int64]  # (n,)
+
+
+class StreamLearner:
+    """Tests and learns one stream, in fixed memory for given inputs and classes."""
+
+    def __init__(self, stream: str, settings: LearnerSettings) -> None:
+        self.stream = stream
+        self.settings = settings
+        self.version = 0  # frames learned
+        self.n_events = 0
+        self.prequential = Prequential()
+        self.drift = DriftMonitor()
+        self.reservoir = UniformReservoir(
+            capacity=settings.reservoir_per_class, key=stream_key(settings.seed, stream)
+        )
+        self._classes: dict[Label, int] = {}
+        self._inputs = Inputs()
+        self._standardiser = Standardiser()
+        self._mixture = Mixture(settings)
+        self._since_keep = 0  # labelled events since `keep` was weighed
+        self._manifest: dict[str, Any] | None = None
+
+    @property
+    def classes(self) -> tuple[Label, ...]:
+        """In order of appearance."""
+        return tuple(self._classes)
+
+    @property
+    def heads(self) -> tuple[str, ...]:
+        """Names of the heads, in the order of their scores and weights."""
+        return self._mixture.heads
+
+    def learn(self, frame: Frame) -> Outcome:
+        """Test the frame's events, then learn them, step by step."""
+        if frame.stream != self.stream:
+            raise ValueError(
+                f"the learner of stream {self.stream!r} got a frame of {frame.stream!r}: "
+                "each stream has a learner of its own"
+            )
+        base_version = self.version
+        known = [self._classes.get(value, _UNSEEN) for value in frame.label_values]
+        lookup = np.array([*known, -1], np.int32)  # the last is what code -1, unlabelled, finds
+        whole = None if self._asked_by(frame) else self._inputs.rows(frame)
+        steps: list[_Step] = []
+        with one_thread():
+            for start in range(0, len(frame), self.settings.step_events):
+                step = frame.rows(start, min(start + self.settings.step_events, len(frame)))
+                rows = None if whole is None else whole[start : start + len(step)]
+                steps.append(self._step(step, rows, lookup))
+        self.version += 1
+        return self._outcome(base_version, steps)
+
+    def _step(
+        self, step: Frame, rows: NDArray[np.float64] | None, lookup: NDArray[np.int32]
+    ) -> _Step:
+        """One step. `rows` None: it may bring new inputs; lookup: class of each label code."""
+        new_inputs = self._asked_by(step) if rows is None else ()
+        if rows is None:
+            rows = self._inputs.rows(step)
+        tested = self._mixture.test(rows)  # 1
+        predicted = np.full(len(step), -1, np.int32)
+        if tested.served.shape[1]:
+            predicted = tested.served.argmax(axis=1).astype(np.int32)
+        codes, new_class = self._class_codes(step, lookup)
+        n_known = len(self._inputs)
+        learned = tested
+        if new_inputs or new_class:  # 2
+            rows = self._take_inputs(new_inputs, step, rows)
+            self._mixture.grow(len(self._inputs), self._inputs.recent, len(self._classes))
+            learned = self._mixture.again(rows, tested)
+            self._manifest = None
+        score = self.prequential.update(codes, predicted)  # 3
+        wrong = np.where(codes < 0, -1, predicted != codes).astype(np.int8)
+        self.drift.update(wrong, rows[:, self._inputs.numbers], step.event_time_s)
+        kept_slots = self._learn(learned, rows, codes, step.event_time_s, new_class)  # 4
+        self._standardiser.update(rows, 0, n_known)  # 5
+        self._publish_scale()
+        self.n_events += len(step)
+        return _Step(tested.served, predicted, score, kept_slots)
+
+    def _asked_by(self, frame: Frame) -> tuple[Input, ...]:
+        return self._inputs.asked_by(frame, max_recent=self.settings.max_context_columns)
+
+    def _class_codes(
+        self, step: Frame, lookup: NDArray[np.int32]
+    ) -> tuple[NDArray[np.int32], bool]:
+        """Class of each event (n,), -1 where unlabelled; whether any class is new."""
+        codes = lookup[step.label_codes]
+        unseen = step.label_codes[codes == _UNSEEN]
+        if not len(unseen):
+            return codes, False
+        for code in dict.fromkeys(unseen.tolist()):  # in order of appearance
+            lookup[code] = self._classes.setdefault(step.label_values[code], len(self._classes))
+        return lookup[step.label_codes], True
+
+    def _take_inputs(
+        self, new_inputs: Sequence[Input], step: Frame, rows: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
+        """Add inputs; their first scale is that of this step itself."""
+        if not new_inputs:
+            return rows
+        n_known = len(self._inputs)
+        self._inputs = self._inputs.grown(new_inputs)
+        rows = self._inputs.rows(step)
+        self._standardiser.grow(new_inputs, self.n_events)
+        self._standardiser.update(rows, n_known, len(self._inputs))
+        self._publish_scale()
+        return rows
+
+    def _publish_scale(self) -> None:
+        experts = self._mixture.experts
+        experts.mean = self._standardiser.mean
+        experts.inverse_std = self._standardiser.inverse_std()
+
+    def _learn(
+        self,
+        tested: Tested,
+        rows: NDArray[np.float64],
+        codes: NDArray[np.int32],
+        event_time_s: NDArray[np.float64],
+        new_class: bool,
+    ) -> NDArray[np.int64]:
+        """Learn the labelled events. Returns (n,) the reservoir slot of each, or -1."""
+        events = np.arange(self.n_events, self.n_events + len(codes))
+        slots = self.reservoir.offer(rows, codes, events, event_time_s)
+        labelled = np.flatnonzero(codes >= 0)
+        if len(labelled):
+            chosen = None if len(labelled) == len(codes) else labelled
+            self._mixture.learn(tested, chosen, codes[labelled], new_class=new_class)
+            self._since_keep += len(labelled)
+            early = self._mixture.n <= EAGER_EVENTS
+            if self._since_keep >= KEEP_EVENTS or early or new_class:
+                kept = self.reservoir.kept()
+                self._mixture.weigh_keep(kept.rows, kept.codes)
+                self._since_keep = 0
+        return slots
+
+    def _outcome(self, base_version: int, steps: Sequence[_Step]) -> Outcome:
+        n_classes = len(self._classes)
+        report = self.drift.report
+        names = self._inputs.number_names
+        return Outcome(
+            base_version=base_version,
+            probabilities=_joined([_widened(step.served, n_classes) for step in steps]),
+            predicted=_joined([step.predicted for step in steps]),
+            classes=self.classes,
+            n_labelled=sum(step.score.n for step in steps),
+            n_correct=sum(step.score.correct for step in steps),
+            n_no_change_correct=sum(step.score.no_change for step in steps),
+            n_no_change_delayed_correct=sum(step.score.no_change_delayed for step in steps),
+            n_majority_correct=sum(step.score.majority for step in steps),
+            drift=report.verdict,
+            drift_report=report,
+            drift_column=names[report.column] if 0 <= report.column < len(names) else "",
+            heads=self.heads,
+            head_weights=self._mixture.experts.weights,
+            kept_slots=_joined([step.kept_slots for step in steps]),
+        )
+
+    def model(self) -> Model:
+        """The model after the frames learned so far; its tensors are its own."""
+        if self._manifest is None:
+            settings = self.settings
+            self._manifest = {
+                "format": MODEL_FORMAT,
+                "inputs": self._inputs.as_json(),
+                "classes": list(self._classes),
+                "settings": {
+                    "random_features": settings.random_features,
+                    "half_lives": list(settings.half_lives),
+                    "label_decays": list(settings.label_decays),
+                    "windows": [window_name(window) for window in settings.windows],
+                    "softmax_rates": [f"{rate:g}" for rate in settings.softmax_rates],
+                },
+            }
+        tensors = self._mixture.tensors()
+        return Model(self.stream, self.version, self._manifest, tensors, self._mixture.slow)
+
+    def state(self) -> LearnerState:
+        """Everything needed to go on as if never stopped; arrays are copies."""
+        parts = {
+            "mixture": self._mixture.state(),
+            "prequential": self.prequential.state(),
+            "drift": self.drift.state(),
+            "reservoir": self.reservoir.state(),
+        }
+        meta: dict[str, Any] = {
+            "format": STATE_FORMAT,
+            "stream": self.stream,
+            "settings": _settings_json(self.settings),
+            "version": self.version,
+            "n_events": self.n_events,
+            "since_keep": self._since_keep,
+            "inputs": self._inputs.as_json(),
+            "classes": list(self._classes),
+        }
+        scale = self._standardiser
+        arrays: dict[str, NDArray[Any]] = {
+            "scale/count": scale.count.copy(),
+            "scale/mean": scale.mean.copy(),
+            "scale/squares": scale.squares.copy(),
+        }
+        for name, (part_meta, part_arrays) in parts.items():
+            meta[name] = part_meta
+            arrays |= {f"{name}/{key}": array for key, array in part_arrays.items()}
+        return LearnerState(meta, arrays)
+
+    @classmethod
+    def restore(cls, state: LearnerState, settings: LearnerSettings) -> "StreamLearner":
+        """Go on, to the bit, from what `state` gave. StateError where it doesn't fit."""
+        meta, arrays = state.meta, state.arrays
+        if meta.get("format") != STATE_FORMAT:
+            raise StateError(
+                f"a learner's state of format {meta.get('format')!r}, and this program reads "
+                f"{STATE_FORMAT}: learn the stream again from the log"
+            )
+        if meta.get("settings") != _settings_json(settings):
+            raise StateError(
+                f"the state of stream {meta.get('stream')!r} was learned with settings "
+                f"{meta.get('settings')}, now they are {_settings_json(settings)}: put the old "
+                "ones back, or learn the stream again from the log"
+            )
+        try:
+            return cls._restore(meta, arrays, settings)
+        except (KeyError, TypeError, ValueError, IndexError) as error:
+            raise StateError(
+                f"the state of stream {meta.get('stream')!r} is not whole: {error!r}; "
+                "learn the stream again from the log"
+            ) from error
+
+    @classmethod
+    def _restore(
+        cls, meta: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]], settings: LearnerSettings
+    ) -> "StreamLearner":
+        learner = cls(str(meta["stream"]), settings)
+        learner.version, learner.n_events = int(meta["version"]), int(meta["n_events"])
+        learner._since_keep = int(meta["since_keep"])
+        learner._inputs = Inputs.from_json(meta["inputs"])
+        learner._classes = {label: code for code, label in enumerate(meta["classes"])}
+        scale = learner._standardiser
+        scale.count, scale.mean, scale.squares = (
+            np.array(arrays[f"scale/{name}"], np.float64) for name in ("count", "mean", "squares")
+        )
+        learner._mixture = Mixture.restore(settings, meta["mixture"], part(arrays, "mixture/"))
+        learner._publish_scale()
+        learner.prequential = Prequential.restore(meta["prequential"], part(arrays, "prequential/"))
+        learner.drift = DriftMonitor.restore(meta["drift"], part(arrays, "drift/"))
+        learner.reservoir = UniformReservoir.restore(meta["reservoir"], part(arrays, "reservoir/"))
+        shapes = {len(learner._inputs), learner._mixture.experts.layout.n_inputs, len(scale.mean)}
+        if len(shapes) != 1 or len(learner._classes) != learner._mixture.experts.n_classes:
+            raise ValueError(f"inputs {sorted(shapes)}, classes {learner._classes}")
+        return learner
+
+
+def _settings_json(settings: LearnerSettings) -> dict[str, Any]:
+    """JSON-able and exact; infinity by name, since JSON has none."""
+    values = asdict(settings)
+    values["windows"] = [window_name(window) for window in settings.windows]
+    return {name: list(v) if isinstance(v, tuple) else v for name, v in values.items()}
+
+
+def _joined(parts: Sequence[NDArray[Any]]) -> NDArray[Any]:
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+
+def _widened(served: NDArray[np.float32], n_classes: int) -> NDArray[np.float32]:
+    """(n, n_classes): classes that were unknown when the step was served have 0."""
+    missing = n_classes - served.shape[1]
+    return np.pad(served, ((0, 0), (0, missing))) if missing else served

@@ -1,0 +1,304 @@
+"""Experts, learning: what turns tested and labelled events into the heads' next weights.
+
+In: rows, then their class codes. Out: the `Experts` that the next step, and every subscriber,
+predicts with. Experts holds what prediction needs; here lies the rest: the ridge heads'
+statistics, rows waiting for them, and the pool's likelihoods.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streamlearn.core.experts import Experts, stacked
+from streamlearn.core.features import (
+    Layout,
+    SlowWeights,
+    draw_slow,
+    input_scale,
+    label_rows,
+    move_labels,
+    project,
+    rates_of,
+    slow_size,
+)
+from streamlearn.core.pool import Pool
+from streamlearn.core.ridge import EAGER_EVENTS, FLUSH_ROWS, RidgeView, window_name
+from streamlearn.core.settings import LearnerSettings
+from streamlearn.core.softmax import learn_softmax
+
+Pending = tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int32]]
+
+
+@dataclass(slots=True, eq=False)
+class Tested:
+    """A step as it was predicted, kept until its labels are learned."""
+
+    recent_before: NDArray[np.float64]  # (h, r)
+    features: NDArray[np.float32]  # (n, width)
+    scores: NDArray[np.float32]  # (n, K, C)
+    mixed: NDArray[np.float64]  # (n, 3, C)
+    served: NDArray[np.float32]  # (n, C)
+    n_classes: int  # that were known
+
+
+def head_names(settings: LearnerSettings) -> tuple[str, ...]:
+    """The K heads in the order of their scores: "ridge/a/100" ... "softmax/0.1"."""
+    windows = [window_name(window) for window in settings.windows]
+    names = [f"ridge/{view}/{window}" for view in "ab" for window in windows]
+    return (*names, *(f"softmax/{rate:g}" for rate in settings.softmax_rates))
+
+
+class Mixture:
+    """All heads of one stream and their pool, learning."""
+
+    def __init__(self, settings: LearnerSettings) -> None:
+        self.settings = settings
+        self.heads = head_names(settings)
+        self.n = 0  # labelled events learned
+        self.slow = self._draw_slow(0)
+        self.scale = np.zeros((2, 0), np.float32)
+        self.pool = Pool(len(self.heads), len(settings.windows))
+        self._decays = np.array(settings.label_decays, np.float64)
+        self._rates = np.array(settings.softmax_rates, np.float32)
+        self._pending: list[Pending] = []
+        self.experts = self._first_experts()
+        self.ridge = tuple(
+            RidgeView(settings.windows, n)
+            for n in (self.experts.layout.n_a, self.experts.layout.n_b)
+        )
+
+    def _draw_slow(self, n_inputs: int) -> SlowWeights:
+        settings = self.settings
+        size = slow_size(n_inputs)
+        return draw_slow(settings.seed, settings.random_features, len(settings.half_lives), size)
+
+    def _first_experts(self) -> Experts:
+        settings, empty = self.settings, np.zeros(0)
+        h, k = len(settings.half_lives), len(settings.label_decays)
+        layout = Layout(settings.random_features, 0, (), h, 0, 1 + k)
+        return Experts(
+            layout=layout,
+            projections=project(self.slow, layout, self.scale),
+            rates=rates_of(settings.half_lives),
+            mean=empty,
+            inverse_std=empty,
+            recent_means=np.zeros((h, 0)),
+            labels=np.zeros((0, 1 + k)),
+            ridge_a=np.zeros((layout.n_a, 0), np.float32),
+            ridge_b=np.zeros((layout.n_b, 0), np.float32),
+            softmax=np.zeros((layout.n_linear, 0), np.float32),
+            weights=self.pool.weights(),
+            stack=self.pool.stack,
+            serve=self.pool.serve(),
+            keep=self.pool.keep,
+            n_classes=0,
+        )
+
+    def test(self, rows: NDArray[np.float64]) -> Tested:
+        """Predict rows (n, d) as the next events; the recent means move past them."""
+        experts = self.experts
+        before = experts.recent_means.copy()
+        features = experts.features(rows, experts.recent_means)
+        if experts.n_classes == 0:
+            n, k = len(rows), len(self.heads)
+            empty = np.zeros((n, 0), np.float32)
+            return Tested(before, features, empty.reshape(n, k, 0), np.zeros((n, 3, 0)), empty, 0)
+        scores = experts.scores(features)
+        mixed, served = experts.mix(scores)
+        return Tested(before, features, scores, mixed, served, experts.n_classes)
+
+    def grow(self, n_inputs: int, recent: tuple[int, ...], n_classes: int) -> None:
+        """Room for more inputs and classes; what was learned stays."""
+        old, experts, settings = self.experts.layout, self.experts, self.settings
+        self._flush()
+        h = old.n_half_lives
+        layout = Layout(
+            old.n_random, n_inputs, recent, h, label_rows(n_classes), old.n_label_features
+        )
+        new_inputs = n_inputs - old.n_inputs
+        if new_inputs:
+            self.scale = np.concatenate([self.scale, input_scale(layout, new_inputs)], axis=1)
+            self.slow = self._draw_slow(n_inputs)
+            more = ((0, 0), (0, len(recent) - len(old.recent)))
+            experts.recent_means = np.pad(experts.recent_means, more)
+        positions = old.positions_in(layout)
+        views = ((old.a, layout.a), (old.b, layout.b), (old.linear, layout.linear))
+        a, b, linear = (positions[was] - now.start for was, now in views)
+        self.ridge[0].grow(a, layout.n_a, n_classes)
+        self.ridge[1].grow(b, layout.n_b, n_classes)
+        rates = len(settings.softmax_rates)
+        softmax = np.zeros((layout.n_linear, rates, n_classes), np.float32)
+        was = experts.softmax.reshape(old.n_linear, rates, experts.n_classes)
+        softmax[linear, :, : experts.n_classes] = was
+        experts.softmax = softmax.reshape(layout.n_linear, rates * n_classes)
+        experts.labels = np.pad(experts.labels, ((0, layout.n_classes - old.n_classes), (0, 0)))
+        experts.layout, experts.n_classes = layout, n_classes
+        experts.projections = project(self.slow, layout, self.scale)
+        self._take_ridge_weights()
+
+    def again(self, rows: NDArray[np.float64], tested: Tested) -> Tested:
+        """The same step after `grow`: features of the new layout, and no score for new classes."""
+        experts = self.experts
+        r = tested.recent_before.shape[1]
+        recent_means = np.zeros_like(experts.recent_means)
+        recent_means[:, :r] = tested.recent_before
+        features = experts.features(rows, recent_means)
+        experts.recent_means = recent_means
+        more = ((0, 0), (0, 0), (0, experts.n_classes - tested.served.shape[1]))
+        return Tested(
+            tested.recent_before,
+            features,
+            np.pad(tested.scores, more),
+            np.pad(tested.mixed, more),
+            np.pad(tested.served, more[1:]),
+            tested.n_classes,
+        )
+
+    def learn(
+        self,
+        tested: Tested,
+        labelled: NDArray[np.intp] | None,
+        codes: NDArray[np.int32],
+        *,
+        new_class: bool,
+    ) -> None:
+        """Learn the events `labelled` (None: all) of a tested step, of classes `codes` (m,)."""
+        experts = self.experts
+        features, scores, mixed = tested.features, tested.scores, tested.mixed
+        if labelled is not None:
+            features, scores, mixed = features[labelled], scores[labelled], mixed[labelled]
+        if tested.n_classes:
+            self.pool.learn(scores, mixed, codes)
+            experts.weights, experts.serve = self.pool.weights(), self.pool.serve()
+        learn_softmax(features, experts.layout.n_random, codes, self._rates, experts.softmax)
+        a = np.ascontiguousarray(features[:, experts.layout.a])
+        b = np.ascontiguousarray(features[:, experts.layout.b])
+        self._pending.append((a, b, codes))
+        self.n += len(codes)
+        waiting = sum(len(rows[2]) for rows in self._pending)
+        if waiting >= FLUSH_ROWS or self.n <= EAGER_EVENTS or new_class:
+            self._flush()
+            solved = [view.solve_due(every_window=new_class) for view in self.ridge]
+            if any(solved):
+                self._take_ridge_weights()
+        move_labels(experts.labels, self._decays, codes)
+
+    def weigh_keep(self, rows: NDArray[np.float64], codes: NDArray[np.int32]) -> None:
+        """Weigh view a's heads anew by how well they recall the reservoir's events."""
+        experts = self.experts
+        features = experts.features(rows)
+        scores = features[:, experts.layout.a] @ experts.ridge_a
+        self.pool.set_keep(scores.reshape(len(rows), -1, experts.n_classes), codes)
+        experts.keep = self.pool.keep
+
+    def _flush(self) -> None:
+        if self._pending:
+            a, b, codes = (
+                parts[0] if len(parts) == 1 else np.concatenate(parts)
+                for parts in zip(*self._pending, strict=True)
+            )
+            self.ridge[0].learn(a, codes)
+            self.ridge[1].learn(b, codes)
+            self._pending = []
+
+    def _take_ridge_weights(self) -> None:
+        layout = self.experts.layout
+        self.experts.ridge_a = stacked(self.ridge[0].weights, layout.n_a)
+        self.experts.ridge_b = stacked(self.ridge[1].weights, layout.n_b)
+
+    def tensors(self) -> dict[str, NDArray[Any]]:
+        """What a Model needs, copied; heads that were not solved since are the same objects."""
+        experts, c = self.experts, self.experts.n_classes
+        tensors: dict[str, NDArray[Any]] = {
+            "input/mean": experts.mean.copy(),
+            "input/inverse_std": experts.inverse_std.copy(),
+            "input/scale": self.scale,
+            "recent/means": experts.recent_means.copy(),
+            "labels/recent": experts.labels.copy(),
+            "pool/weights": experts.weights,
+            "pool/stack": experts.stack.copy(),
+            "pool/serve": experts.serve,
+            "pool/keep": experts.keep,
+        }
+        softmax = experts.softmax.reshape(len(experts.softmax), -1, max(c, 1))
+        ridge = [weights for view in self.ridge for weights in view.weights]
+        heads = ridge + [softmax[:, k].copy() for k in range(softmax.shape[1])]
+        tensors |= dict(zip(self.heads, heads, strict=bool(c)))
+        return {name: tensor for name, tensor in tensors.items() if tensor.size}
+
+    def state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+        """Everything needed to go on: a JSON-able dict, and arrays."""
+        experts, layout = self.experts, self.experts.layout
+        arrays: dict[str, NDArray[Any]] = {
+            "scale": self.scale.copy(),
+            "recent_means": experts.recent_means.copy(),
+            "labels": experts.labels.copy(),
+            "softmax": experts.softmax.copy(),
+            "keep": self.pool.keep.copy(),
+            "likelihood": self.pool.likelihood.copy(),
+            "stack": self.pool.stack.copy(),
+            "mixtures": self.pool.mixtures.copy(),
+            "pending/a": _joined([p[0] for p in self._pending], (0, layout.n_a), np.float32),
+            "pending/b": _joined([p[1] for p in self._pending], (0, layout.n_b), np.float32),
+            "pending/codes": _joined([p[2] for p in self._pending], (0,), np.int32),
+        }
+        meta: dict[str, Any] = {"n": self.n, "n_classes": experts.n_classes, "ridge": []}
+        meta |= {"n_inputs": layout.n_inputs, "recent": list(layout.recent)}
+        for name, view in zip("ab", self.ridge, strict=True):
+            view_meta, view_arrays = view.state()
+            meta["ridge"].append(view_meta)
+            arrays |= {f"ridge/{name}/{key}": array for key, array in view_arrays.items()}
+        return meta, arrays
+
+    @classmethod
+    def restore(
+        cls,
+        settings: LearnerSettings,
+        meta: Mapping[str, Any],
+        arrays: Mapping[str, NDArray[Any]],
+    ) -> "Mixture":
+        """Go on, to the bit, from what `state` gave. KeyError, ValueError where it doesn't fit."""
+        mixture = cls(settings)
+        n_inputs, n_classes = int(meta["n_inputs"]), int(meta["n_classes"])
+        mixture.grow(n_inputs, tuple(meta["recent"]), n_classes)
+        mixture.n = int(meta["n"])
+        mixture.scale[...] = arrays["scale"]
+        experts, pool = mixture.experts, mixture.pool
+        experts.projections = project(mixture.slow, experts.layout, mixture.scale)
+        for array, name in (
+            (experts.recent_means, "recent_means"),
+            (experts.labels, "labels"),
+            (experts.softmax, "softmax"),
+            (pool.keep, "keep"),
+            (pool.likelihood, "likelihood"),
+            (pool.stack, "stack"),
+            (pool.mixtures, "mixtures"),
+        ):
+            array[...] = _fitting(arrays[name], array)
+        for view_name, view, view_meta in zip("ab", mixture.ridge, meta["ridge"], strict=True):
+            view.resume(view_meta, part(arrays, f"ridge/{view_name}/"))
+        a, b, codes = (arrays[f"pending/{name}"] for name in ("a", "b", "codes"))
+        if len(codes):
+            a, b = np.array(a, np.float32, order="C"), np.array(b, np.float32, order="C")
+            mixture._pending = [(a, b, np.array(codes, np.int32))]
+        experts.weights, experts.serve = pool.weights(), pool.serve()
+        mixture._take_ridge_weights()
+        return mixture
+
+
+def _joined(parts: list[NDArray[Any]], empty: tuple[int, ...], dtype: type) -> NDArray[Any]:
+    return np.concatenate(parts) if parts else np.zeros(empty, dtype)
+
+
+def _fitting(array: NDArray[Any], like: NDArray[Any]) -> NDArray[Any]:
+    if array.shape != like.shape or array.dtype != like.dtype:
+        raise ValueError(f"{array.dtype} {array.shape} where {like.dtype} {like.shape} belongs")
+    return array
+
+
+def part(arrays: Mapping[str, NDArray[Any]], prefix: str) -> dict[str, NDArray[Any]]:
+    """The arrays under a prefix, by the rest of their names."""
+    return {k.removeprefix(prefix): a for k, a in arrays.items() if k.startswith(prefix)}

@@ -1,0 +1,173 @@
+"""Model: what a subscriber holds of a stream. Immutable, thread-safe, whole.
+
+In: a manifest and tensors, from the learner or from an update's bytes. Out: probabilities, by
+the same path and so with the same bits as the learner's own. Statistics that only learning needs
+(Gram matrices, pending rows, the reservoir) are the learner's state and not in here.
+
+| tensor | shape | |
+|---|---|---|
+| input/mean, input/inverse_std | (d,) float64 | of the inputs, in the manifest's order |
+| input/scale | (2, d) float32 | of each input's rows of the slow weights, views a and b |
+| recent/means | (h, r) float64 | exponentially weighted, of standardised inputs |
+| labels/recent | (c, 1 + decays) float64 | last known label, recent frequencies |
+| ridge/a/100 ... ridge/b/inf | (F, C) float32 | a head each |
+| softmax/0.02 ... | (F, C) float32 | a head each |
+| pool/weights, pool/stack, pool/serve, pool/keep | (K,), (2, K), (3,), (windows,) float64 | |
+
+Tensors without elements are left out. F, K: see features and experts.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streamlearn.core.experts import Experts, Readout, stacked
+from streamlearn.core.features import (
+    Layout,
+    SlowWeights,
+    label_rows,
+    project,
+    rates_of,
+    tensors_hash,
+)
+from streamlearn.core.preprocess import Inputs
+from streamlearn.core.records import Frame, Label
+from streamlearn.core.threads import one_thread
+from streamlearn.errors import FormatError
+
+__all__ = ["MODEL_FORMAT", "Model", "SlowWeights"]
+
+MODEL_FORMAT = 1
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Model:
+    """One version of one stream's model.
+
+    `version` is the number of frames learned. `manifest` is JSON-able: format, inputs, classes in
+    the order of their appearance, and the settings that prediction needs.
+    """
+
+    stream: str
+    version: int
+    manifest: Mapping[str, Any]
+    tensors: Mapping[str, NDArray[Any]]
+    slow: SlowWeights
+    _cache: dict[str, Any] = field(default_factory=dict, init=False, repr=False)
+
+    @property
+    def classes(self) -> tuple[Label, ...]:
+        """Column c of the probabilities is the class classes[c]."""
+        return tuple(self.manifest["classes"])
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Columns that the model reads, numbers and texts."""
+        return self._inputs().columns
+
+    @property
+    def hash(self) -> str:
+        """sha256 hex over stream, version, manifest, tensors and the slow weights' hash."""
+        if "hash" not in self._cache:
+            manifest = json.dumps(self.manifest, sort_keys=True, separators=(",", ":"))
+            parts = [self.stream, str(self.version), manifest]
+            parts += [tensors_hash(self.tensors), self.slow.hash]
+            digest = hashlib.sha256("\0".join(parts).encode("utf-8", "surrogatepass"))
+            self._cache["hash"] = digest.hexdigest()
+        return str(self._cache["hash"])
+
+    def predict_next(self, frame: Frame, *, readout: Readout = "serve") -> NDArray[np.float32]:
+        """(n, C) for events that come next in the stream, in sequence.
+
+        Bit-identical to what the learner serves for the same events as one step. Before the
+        first label C is 0. Missing columns are missing values, unknown ones are ignored.
+        """
+        with one_thread():
+            return self._experts().sequence(self._inputs().rows(frame), readout)
+
+    def predict_proba(self, frame: Frame, *, readout: Readout = "serve") -> NDArray[np.float32]:
+        """(n, C) for each event on its own, as if it were the stream's next one.
+
+        Independent, to the bit, of the other events of the frame and of their order.
+        """
+        with one_thread():
+            return self._experts().alone(self._inputs().rows(frame), readout)
+
+    def _inputs(self) -> Inputs:
+        if "inputs" not in self._cache:
+            self._check_format()
+            self._cache["inputs"] = Inputs.from_json(self.manifest["inputs"])
+        inputs: Inputs = self._cache["inputs"]
+        return inputs
+
+    def _experts(self) -> Experts:
+        if "experts" not in self._cache:
+            self._check_format()
+            try:
+                self._cache["experts"] = _build(self, self._inputs())
+            except (KeyError, ValueError, IndexError) as error:
+                raise FormatError(
+                    f"model {self.stream!r} version {self.version} is not whole: {error}; "
+                    "fetch its snapshot"
+                ) from error
+        experts: Experts = self._cache["experts"]
+        return experts
+
+    def _check_format(self) -> None:
+        if self.manifest.get("format") != MODEL_FORMAT:
+            raise FormatError(
+                f"model {self.stream!r} has format {self.manifest.get('format')!r}, and this "
+                f"program reads {MODEL_FORMAT}: upgrade streamlearn"
+            )
+
+
+def _build(model: Model, inputs: Inputs) -> Experts:
+    settings, tensors = model.manifest["settings"], model.tensors
+    n_classes, d = len(model.classes), len(inputs)
+    half_lives, decays = settings["half_lives"], settings["label_decays"]
+    layout = Layout(
+        n_random=settings["random_features"],
+        n_inputs=d,
+        recent=inputs.recent,
+        n_half_lives=len(half_lives),
+        n_classes=label_rows(n_classes),
+        n_label_features=1 + len(decays),
+    )
+
+    def get(name: str, shape: Sequence[int], dtype: type) -> NDArray[Any]:
+        if 0 in shape:
+            return np.zeros(shape, dtype)
+        tensor = tensors[name]
+        if tensor.shape != tuple(shape) or tensor.dtype != dtype:
+            raise ValueError(f"{name} is {tensor.dtype} {tensor.shape}, not {dtype} {shape}")
+        return tensor
+
+    def heads(group: str, names: Sequence[str], n_features: int) -> NDArray[Any]:
+        shape = (n_features, n_classes)
+        parts = [get(f"{group}/{name}", shape, np.float32) for name in names]
+        return stacked(parts, n_features)
+
+    windows, softmax_rates = settings["windows"], settings["softmax_rates"]
+    n_heads = 2 * len(windows) + len(softmax_rates)
+    return Experts(
+        layout=layout,
+        projections=project(model.slow, layout, get("input/scale", (2, d), np.float32)),
+        rates=rates_of(half_lives),
+        mean=get("input/mean", (d,), np.float64),
+        inverse_std=get("input/inverse_std", (d,), np.float64),
+        recent_means=get("recent/means", (len(half_lives), len(inputs.recent)), np.float64),
+        labels=get("labels/recent", (layout.n_classes, 1 + len(decays)), np.float64),
+        ridge_a=heads("ridge/a", windows, layout.n_a),
+        ridge_b=heads("ridge/b", windows, layout.n_b),
+        softmax=heads("softmax", softmax_rates, layout.n_linear),
+        weights=get("pool/weights", (n_heads,), np.float64),
+        stack=get("pool/stack", (2, n_heads), np.float64),
+        serve=get("pool/serve", (3,), np.float64),
+        keep=get("pool/keep", (len(windows),), np.float64),
+        n_classes=n_classes,
+    )

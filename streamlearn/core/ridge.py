@@ -1,0 +1,188 @@
+"""Experts, ridge: closed-form heads on one view at several time scales.
+
+In: feature rows and class codes. Out: weights (F, C) a window, the solution of
+
+    (G + rho I) W = C,   G = sum g^age p p',   C = sum g^age p onehot(y)',   g = 1 - 1 / window
+
+which is least squares to one-hot targets with exponential forgetting. Unlike the softmax heads
+they need no rate, and no event's order within a window matters much.
+
+G is symmetric and lies in LAPACK's rectangular full packed format (Gustavson, Wasniewski,
+Dongarra, Langou 2010, ACM TOMS 37): half the memory at the speed of full storage, float32.
+"""
+
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.linalg import lapack
+
+FLUSH_ROWS = 16  # pending rows before the statistics move
+EAGER_EVENTS = 64  # a stream's first events move them at once
+SOLVE_EVENTS = 16  # at least so many events from one solve to the next
+SOLVE_SHARE = 32  # and at least this part of the events a window holds
+MAX_SHARED_AGE = 1 / 3  # rows of less than this part of a window get one common weight
+TINY = 1e-30  # below it statistics become 0, since float32 is slow where it is subnormal
+CLEAN_EVERY = 256  # flushes
+
+
+def window_name(window: float) -> str:
+    """100.0 -> "100", infinity -> "inf"."""
+    return f"{window:g}"
+
+
+class RidgeView:
+    """Heads of one view. A solve replaces weights[k] (F, C), and never changes it in place."""
+
+    __slots__ = ("cross", "flushes", "grams", "n", "since", "weights", "windows")
+
+    def __init__(self, windows: tuple[float, ...], n_features: int) -> None:
+        self.windows = windows
+        size = n_features * (n_features + 1) // 2
+        self.grams = [np.zeros(size, np.float32) for _ in windows]
+        self.cross = [np.zeros((n_features, 0), np.float32) for _ in windows]  # (F, C)
+        self.weights = [np.zeros((n_features, 0), np.float32) for _ in windows]  # (F, C)
+        self.since = [0 for _ in windows]  # events learned since the last solve
+        self.n = 0  # events learned
+        self.flushes = 0
+
+    def grow(self, positions: NDArray[np.intp], n_features: int, n_classes: int) -> None:
+        """More features and classes; `positions` (old F,) say where the old features lie now."""
+        old = len(positions)
+        if n_features != old:
+            self.grams = [_grow_packed(gram, positions, n_features) for gram in self.grams]
+        shape = (n_features, n_classes)
+        self.cross = [_grow_rows(cross, positions, shape) for cross in self.cross]
+        self.weights = [_grow_rows(weight, positions, shape) for weight in self.weights]
+
+    def learn(self, rows: NDArray[np.float32], codes: NDArray[np.int32]) -> None:
+        """Move the statistics by rows (m, F), oldest first, of classes `codes`; no solve."""
+        m, n_features = rows.shape
+        n_classes = self.cross[0].shape[1]
+        targets = np.zeros((m, n_classes), np.float32)
+        targets[np.arange(m), codes] = 1.0
+        ages = np.arange(m - 1, -1, -1)
+        shared = [m <= window * MAX_SHARED_AGE for window in self.windows]
+        common_gram = common_cross = None
+        if any(shared):
+            common_gram = lapack.ssfrk(
+                n_features, m, 1.0, rows.T, 0.0, np.zeros_like(self.grams[0])
+            )
+            common_cross = rows.T @ targets
+        for k, window in enumerate(self.windows):
+            keep = 1.0 - 1.0 / window
+            weights = keep**ages
+            left = float(keep**m)
+            if shared[k]:
+                weight = np.float32(weights.mean())
+                _scaled_add(self.grams[k], left, common_gram, weight)
+                _scaled_add(self.cross[k], left, common_cross, weight)
+            else:
+                root = rows * np.sqrt(weights).astype(np.float32)[:, None]
+                self.grams[k] = lapack.ssfrk(
+                    n_features, m, 1.0, root.T, left, self.grams[k], overwrite_c=1
+                )
+                weighted = targets * weights.astype(np.float32)[:, None]
+                _scaled_add(self.cross[k], left, rows.T @ weighted, 1.0)
+            self.since[k] += m
+        self.n += m
+        self.flushes += 1
+        if self.flushes % CLEAN_EVERY == 0:
+            for statistic in (*self.grams, *self.cross):
+                statistic[np.abs(statistic) < TINY] = 0.0
+
+    def solve_due(self, *, every_window: bool = False) -> bool:
+        """Solve the windows whose turn it is, by counts alone. True if any weights changed."""
+        solved = False
+        for k, window in enumerate(self.windows):
+            wait = max(SOLVE_EVENTS, min(self.n, window) / SOLVE_SHARE)
+            if every_window or self.n <= EAGER_EVENTS or self.since[k] >= wait:
+                rho = 2.0 if window <= 100 else 1.0
+                self.weights[k] = _solve(self.grams[k], self.cross[k], rho)
+                self.since[k] = 0
+                solved = True
+        return solved
+
+    def state(self) -> tuple[dict[str, Any], dict[str, NDArray[np.float32]]]:
+        """Everything needed to go on."""
+        meta = {"n": self.n, "flushes": self.flushes, "since": list(self.since)}
+        arrays: dict[str, NDArray[np.float32]] = {}
+        for k, window in enumerate(self.windows):
+            name = window_name(window)
+            arrays[f"gram/{name}"] = self.grams[k].copy()
+            arrays[f"cross/{name}"] = self.cross[k].copy()
+            arrays[f"weights/{name}"] = self.weights[k]
+        return meta, arrays
+
+    def resume(self, meta: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Go on from `state`, into a view that has its shapes. KeyError, ValueError if not."""
+        self.n, self.flushes = int(meta["n"]), int(meta["flushes"])
+        self.since = [int(since) for since in meta["since"]]
+        for k, window in enumerate(self.windows):
+            name = window_name(window)
+            self.grams[k][...] = arrays[f"gram/{name}"]
+            self.cross[k][...] = arrays[f"cross/{name}"]
+            weights = np.array(arrays[f"weights/{name}"], np.float32, order="C")
+            if weights.shape != self.weights[k].shape:
+                raise ValueError(f"weights/{name} {weights.shape}, not {self.weights[k].shape}")
+            weights.flags.writeable = False
+            self.weights[k] = weights
+
+
+def _scaled_add(into: NDArray[Any], left: float, more: Any, weight: Any) -> None:
+    """into = left * into + weight * more, in place."""
+    if left != 1.0:
+        into *= np.float32(left)
+    into += more if weight == 1.0 else more * weight
+
+
+def _solve(
+    gram: NDArray[np.float32], cross: NDArray[np.float32], rho: float
+) -> NDArray[np.float32]:
+    n_features = len(cross)
+    diagonal = _packed_diagonal(n_features)
+    # float32 resolves no more of G than this part of its diagonal: needed after ~10^6 events
+    rho = max(rho, 1e-6 * float(gram[diagonal].mean()))
+    while True:
+        packed = gram.copy()
+        packed[diagonal] += np.float32(rho)
+        factor, failed = lapack.spftrf(n_features, packed, overwrite_a=1)
+        if not failed:
+            break
+        rho *= 10.0  # collinear beyond float32: more weight to the prior, till it can be solved
+    solution, _ = lapack.spftrs(n_features, factor, np.asfortranarray(cross))
+    weights = np.ascontiguousarray(solution, np.float32)
+    weights.flags.writeable = False
+    return weights
+
+
+@lru_cache(maxsize=64)
+def _packed_diagonal(n_features: int) -> NDArray[np.intp]:
+    """(F,) where the diagonal lies in the packed format."""
+    marks = np.asfortranarray(np.diag(np.arange(1.0, n_features + 1)))
+    packed, _ = lapack.dtrttf(marks)
+    places = np.empty(n_features, np.intp)
+    found = np.flatnonzero(packed)
+    places[packed[found].astype(np.intp) - 1] = found
+    return places
+
+
+def _grow_packed(
+    gram: NDArray[np.float32], positions: NDArray[np.intp], n_features: int
+) -> NDArray[np.float32]:
+    upper, _ = lapack.stfttr(len(positions), gram)
+    upper = np.triu(upper)
+    full = np.zeros((n_features, n_features), np.float32, order="F")
+    full[np.ix_(positions, positions)] = upper + np.triu(upper, 1).T
+    packed, _ = lapack.strttf(full)
+    return np.ascontiguousarray(packed)
+
+
+def _grow_rows(
+    matrix: NDArray[np.float32], positions: NDArray[np.intp], shape: tuple[int, int]
+) -> NDArray[np.float32]:
+    grown = np.zeros(shape, np.float32)
+    grown[positions, : matrix.shape[1]] = matrix
+    return grown
