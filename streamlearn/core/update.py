@@ -166,7 +166,7 @@ def _with_rows(
         and rows.dtype == np.int32
         and values.dtype == tensor.dtype
         and values.shape == (len(rows), *tensor.shape[1:])
-        and (len(rows) == 0 or (0 <= rows.min() and rows.max() < len(tensor)))
+        and (len(rows) == 0 or (rows.min() >= 0 and rows.max() < len(tensor)))
     )
     if tensor is None or not fits:
         raise IntegrityError(

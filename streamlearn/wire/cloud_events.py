@@ -41,13 +41,18 @@ def attributes(
     ]
     if subject:
         headers.append(("ce_subject", subject.encode()))
-    if time_s is not None:
-        try:
-            time = datetime.fromtimestamp(time_s, UTC).isoformat()
-        except (ValueError, OverflowError, OSError):  # NaN, or no year of our calendar: leave it
-            return headers
+    time = None if time_s is None else rfc3339(time_s)
+    if time is not None:
         headers.append(("ce_time", time.encode()))
     return headers
+
+
+def rfc3339(time_s: float) -> str | None:
+    """Seconds since the epoch as a date, to the microsecond; None: NaN, no year of ours."""
+    try:
+        return datetime.fromtimestamp(time_s, UTC).isoformat()
+    except (ValueError, OverflowError, OSError):
+        return None
 
 
 def first_values(headers: Headers | None) -> Mapping[str, bytes]:
