@@ -1,0 +1,337 @@
+"""Stage 7c, adapt: the inner loop, a few gradient steps of every stream's fast weights at once.
+
+New events come in, joined 1:1 with replayed ones; the weights after k steps go on to the stream's
+model, and `compensate` guards them against forgetting. One call holds S streams in slots of fixed
+shape. On CUDA it is captured once as a graph and replayed; on a CPU the slots are worked off in
+chunks that fit the cache. What a stream learns does not depend on the streams beside it: every
+product is batched, every sum stays inside a stream, and a stream whose weights or loss explode
+goes back to the weights it came with. Unlike `experts`, whose heads are solved in closed form,
+this stage learns features too.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import torch
+from torch import Tensor
+
+from streamlearn.core.encoder import NetworkSpec, Slow, logits, slow_tensors
+from streamlearn.core.gradients import Goal, LossName, Objective, goal, gradient, loss_and_slope
+from streamlearn.errors import ConfigError
+
+CHUNK_SLOTS = 64  # slots worked off together on a CPU, whose cache holds their activations
+GRAPH_WARMUPS = 3  # calls before the capture: cuBLAS and the allocator settle
+
+Tensors: TypeAlias = tuple[Tensor, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdaptSettings:
+    """How a stream's fast weights learn."""
+
+    loss: LossName = "der++"
+    steps: int = 4  # k
+    alpha: float = 0.1  # weight of the stored logits (der++)
+    beta: float = 1.0  # weight of the replayed labels
+    prior: float = 1.0  # share of the class frequencies taken out of the logits
+    rate: float = 0.1
+    rate_half_life: float = 2000.0  # events since the last boundary
+    rate_floor: float = 0.3  # share of `rate` that an old, calm stream keeps
+    clip: float = 1.0  # largest norm of a stream's gradient
+    explosion: float = 2.0  # rolled back above this times max(loss before, ln C)
+    proximal: float = 0.0  # strength of the pull to the anchor, by importance
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or min(self.rate, self.clip, self.explosion) <= 0:
+            raise ConfigError(
+                f"the inner loop needs steps >= 1 and rate, clip, explosion > 0, not "
+                f"steps={self.steps}, rate={self.rate}, clip={self.clip}, "
+                f"explosion={self.explosion}"
+            )
+
+    @property
+    def objective(self) -> Objective:
+        return Objective(loss=self.loss, alpha=self.alpha, beta=self.beta, prior=self.prior)
+
+
+def learning_rate(settings: AdaptSettings, *, age_events: float, drift: float) -> float:
+    """A stream's rate: high after a boundary, falling as it stays calm, up again as it drifts.
+
+    age_events: events since the last boundary (start, drift, new class).
+    drift: the detector's score over its threshold; 1 and more means the full rate.
+
+    >>> settings = AdaptSettings(rate=0.1, rate_half_life=1000, rate_floor=0.25)
+    >>> learning_rate(settings, age_events=0, drift=0), learning_rate(
+    ...     settings, age_events=1000, drift=0)
+    (0.1, 0.05)
+    >>> learning_rate(settings, age_events=1e6, drift=0), learning_rate(
+    ...     settings, age_events=1e6, drift=2)
+    (0.025, 0.1)
+    """
+    calm = math.pow(0.5, age_events / settings.rate_half_life)
+    return settings.rate * max(settings.rate_floor, calm, min(drift, 1.0))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Batch:
+    """S slots of up to N new events, and 1 or k draws of up to R replayed ones (J draws)."""
+
+    x: Tensor  # (S, N, d) float32
+    y: Tensor  # (S, N) int64 class index
+    mask: Tensor  # (S, N) bool: true where there is an event
+    replay_x: Tensor  # (J, S, R, d)
+    replay_y: Tensor  # (J, S, R)
+    replay_mask: Tensor  # (J, S, R)
+    replay_logits: Tensor  # (J, S, R, C) as stored; NaN: class unknown then
+    known: Tensor  # (S, C) bool: classes the stream has seen, this batch included
+    rate: Tensor  # (S,) learning rate
+
+    @classmethod
+    def empty(
+        cls, spec: NetworkSpec, *, slots: int, events: int, replay: int, draws: int
+    ) -> "Batch":
+        """All masked out, on the CPU, for the caller to fill slot by slot."""
+        return cls(
+            x=torch.zeros(slots, events, spec.inputs),
+            y=torch.zeros(slots, events, dtype=torch.int64),
+            mask=torch.zeros(slots, events, dtype=torch.bool),
+            replay_x=torch.zeros(draws, slots, replay, spec.inputs),
+            replay_y=torch.zeros(draws, slots, replay, dtype=torch.int64),
+            replay_mask=torch.zeros(draws, slots, replay, dtype=torch.bool),
+            replay_logits=torch.full((draws, slots, replay, spec.classes), math.nan),
+            known=torch.zeros(slots, spec.classes, dtype=torch.bool),
+            rate=torch.zeros(slots),
+        )
+
+    def tensors(self) -> Tensors:
+        return (
+            self.x,
+            self.y,
+            self.mask,
+            self.replay_x,
+            self.replay_y,
+            self.replay_mask,
+            self.replay_logits,
+            self.known,
+            self.rate,
+        )
+
+    def slots(self, start: int, stop: int) -> "Batch":
+        """Some of the slots (views)."""
+        cut = slice(start, stop)
+        return Batch(
+            x=self.x[cut],
+            y=self.y[cut],
+            mask=self.mask[cut],
+            replay_x=self.replay_x[:, cut],
+            replay_y=self.replay_y[:, cut],
+            replay_mask=self.replay_mask[:, cut],
+            replay_logits=self.replay_logits[:, cut],
+            known=self.known[cut],
+            rate=self.rate[cut],
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Pull:
+    """Where the proximal step draws the weights, and how strongly each (`compensate`)."""
+
+    anchor: Tensor  # (S, P)
+    importance: Tensor  # (S, P) >= 0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Adapted:
+    """Fast weights after the steps."""
+
+    phi: Tensor  # (S, P)
+    losses: Tensor  # (S, k + 1): before each step, then after the last on the first draw
+    rolled_back: Tensor  # (S,) bool: diverged, and got the weights back that it came with
+
+
+def take_steps(
+    spec: NetworkSpec,
+    settings: AdaptSettings,
+    slow: Sequence[Tensor],
+    phi: Tensor,
+    batch: Batch,
+    pull: Pull | None = None,
+) -> Adapted:
+    """k steps of every slot. 1 gradient; 2 clip; 3 descend; 4 proximal; and then the verdict."""
+    aims = _goals(settings.objective, batch)
+    rate = batch.rate.unsqueeze(1)
+    now, losses = phi, []
+    for step in range(settings.steps):
+        loss, grad = gradient(spec, slow, now, aims[step % len(aims)])
+        norm = torch.linalg.vector_norm(grad, dim=1, keepdim=True)
+        scale = settings.clip / norm.clamp_min(settings.clip)
+        now = torch.addcmul(now, grad, -rate * scale)
+        if (
+            pull is not None
+        ):  # argmin |v - now|^2 / 2 rate + proximal/2 sum importance (v - anchor)^2
+            weight = rate * settings.proximal * pull.importance
+            now = (now + weight * pull.anchor) / (1.0 + weight)
+        losses.append(loss)
+    losses.append(loss_and_slope(aims[0], logits(spec, slow, now, aims[0].x))[0])
+    return _verdict(spec, settings, phi, now, torch.stack(losses, dim=1), batch.mask)
+
+
+def _goals(objective: Objective, batch: Batch) -> list[Goal]:
+    """One goal a draw."""
+    return [
+        goal(
+            objective,
+            x=batch.x,
+            y=batch.y,
+            mask=batch.mask,
+            replay_x=batch.replay_x[draw],
+            replay_y=batch.replay_y[draw],
+            replay_mask=batch.replay_mask[draw],
+            replay_logits=batch.replay_logits[draw],
+            known=batch.known,
+        )
+        for draw in range(batch.replay_x.shape[0])
+    ]
+
+
+def _verdict(
+    spec: NetworkSpec,
+    settings: AdaptSettings,
+    before: Tensor,
+    after: Tensor,
+    losses: Tensor,
+    mask: Tensor,
+) -> Adapted:
+    """Diverged streams and those without events keep the weights they came with."""
+    finite = losses.isfinite().all(dim=1) & after.isfinite().all(dim=1)
+    limit = settings.explosion * losses[:, 0].clamp_min(math.log(spec.classes))
+    active = mask.any(dim=1)
+    diverged = active & ~(finite & (losses[:, -1] <= limit))
+    keep = (active & ~diverged).unsqueeze(1)
+    return Adapted(torch.where(keep, after, before), losses, diverged)
+
+
+class InnerLoop:
+    """The inner loop at fixed shapes: S slots, N new events, R replayed ones in J draws.
+
+    On CUDA the first call captures a graph, later calls replay it (`graph=False`: eager). The
+    same weights in, the same weights out: `adapt` changes nothing of what it is given.
+    """
+
+    def __init__(
+        self,
+        spec: NetworkSpec,
+        settings: AdaptSettings,
+        slow: Slow,
+        *,
+        slots: int,
+        events: int,
+        replay: int | None = None,  # R; default: as many as new events, 1:1
+        draws: int | None = None,  # J; default: fresh replay for each of the k steps
+        device: str = "cpu",
+        graph: bool = True,
+    ) -> None:
+        self.spec = spec
+        self.settings = settings
+        self.slots = slots
+        self.events = events
+        self.replay = events if replay is None else replay
+        self.draws = settings.steps if draws is None else draws
+        self.device = torch.device(device)
+        self.diverged = 0  # streams rolled back so far
+        self._slow = slow_tensors(slow, self.device)
+        self._graphed = graph and self.device.type == "cuda"
+        self._replay: Callable[[Tensors], Tensors] | None = None
+
+    def empty(self) -> Batch:
+        """A batch of these shapes, to be filled."""
+        return Batch.empty(
+            self.spec,
+            slots=self.slots,
+            events=self.events,
+            replay=self.replay,
+            draws=self.draws,
+        )
+
+    def adapt(self, phi: Tensor, batch: Batch, pull: Pull | None = None) -> Adapted:
+        """k steps of all slots; phi (S, P) and batch may lie on the CPU or the device."""
+        self._check(phi, batch, pull)
+        given = (phi, *batch.tensors())
+        if pull is not None:
+            given += (pull.anchor, pull.importance)
+        if self._graphed:
+            if self._replay is None:
+                self._replay = _capture(self._steps, tuple(t.to(self.device) for t in given))
+            adapted = Adapted(*self._replay(given))
+        elif self.device.type == "cpu":
+            adapted = self._in_chunks(phi, batch, pull)
+        else:
+            adapted = Adapted(*self._steps(tuple(t.to(self.device) for t in given)))
+        self.diverged += int(adapted.rolled_back.sum())
+        return adapted
+
+    @torch.no_grad()
+    def logits(self, phi: Tensor, x: Tensor) -> Tensor:
+        """(S, n, C) of x (S, n, d), any n. Columns of classes never seen mean nothing."""
+        return logits(self.spec, self._slow, phi.to(self.device), x.to(self.device))
+
+    def _check(self, phi: Tensor, batch: Batch, pull: Pull | None) -> None:
+        want = self.empty_shapes()
+        have = tuple(tuple(t.shape) for t in (phi, *batch.tensors()))
+        if have != want:
+            raise ConfigError(
+                f"the inner loop has fixed shapes {want}, got {have}; fill InnerLoop.empty()"
+            )
+        if (pull is not None) != (self.settings.proximal > 0):
+            raise ConfigError(
+                f"a pull goes with proximal > 0 and only then: proximal="
+                f"{self.settings.proximal}, pull given: {pull is not None}"
+            )
+
+    def empty_shapes(self) -> tuple[tuple[int, ...], ...]:
+        """Shapes of phi and of a batch's tensors."""
+        s, n, r, j = self.slots, self.events, self.replay, self.draws
+        d, c = self.spec.inputs, self.spec.classes
+        new = ((s, n, d), (s, n), (s, n))
+        replayed = ((j, s, r, d), (j, s, r), (j, s, r), (j, s, r, c))
+        return ((s, self.spec.layout.width), *new, *replayed, (s, c), (s,))
+
+    @torch.no_grad()
+    def _steps(self, given: Tensors) -> Tensors:
+        batch, pull = Batch(*given[1:10]), Pull(*given[10:]) if given[10:] else None
+        adapted = take_steps(self.spec, self.settings, self._slow, given[0], batch, pull)
+        return adapted.phi, adapted.losses, adapted.rolled_back
+
+    def _in_chunks(self, phi: Tensor, batch: Batch, pull: Pull | None) -> Adapted:
+        done = []
+        for start in range(0, self.slots, CHUNK_SLOTS):
+            stop = start + CHUNK_SLOTS
+            part = (phi[start:stop], *batch.slots(start, stop).tensors())
+            if pull is not None:
+                part += (pull.anchor[start:stop], pull.importance[start:stop])
+            done.append(self._steps(part))
+        return Adapted(*(torch.cat(parts) for parts in zip(*done, strict=True)))
+
+
+def _capture(steps: Callable[[Tensors], Tensors], given: Tensors) -> Callable[[Tensors], Tensors]:
+    """`steps` as a CUDA graph over static copies of `given`; later calls copy in and replay."""
+    static = tuple(tensor.clone() for tensor in given)
+    side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        for _ in range(GRAPH_WARMUPS):
+            steps(static)
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        results = steps(static)
+
+    def replay(new: Tensors) -> Tensors:
+        for slot, tensor in zip(static, new, strict=True):
+            slot.copy_(tensor, non_blocking=True)
+        graph.replay()
+        return tuple(tensor.clone() for tensor in results)
+
+    return replay
