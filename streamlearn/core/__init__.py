@@ -1,0 +1,1 @@
+"""The learner, stage by stage. Pure: no files, clocks, environment or services."""
