@@ -5,7 +5,7 @@
 #   make check    format, lint, types, import contracts
 #   make bench    throughput and latency, as ratios to a raw consumer
 #   make setup    only the environment, in .venv
-#   make lock     make the pins in requirements/ anew
+#   make lock     the pins in requirements/ after pyproject.toml changed (ARGS=--upgrade: newest)
 #   make clean    remove what was built
 #
 # Needs Python 3.11 or newer, and for a broker Java 17 with Maven, or Docker, or
@@ -56,9 +56,9 @@ bench: setup
 
 lock: setup
 	echo uv | $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
-		--no-header --no-annotate --no-emit-index-url --upgrade -o requirements/uv.txt -
+		--no-header --no-annotate --no-emit-index-url $(ARGS) -o requirements/uv.txt -
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
-		--no-header --no-annotate --no-emit-index-url --no-emit-find-links --upgrade \
+		--no-header --no-annotate --no-emit-index-url --no-emit-find-links $(ARGS) \
 		--extra dev -o requirements/dev.txt pyproject.toml
 
 clean:
