@@ -56,10 +56,11 @@ def rfc3339(time_s: float) -> str | None:
 
 
 def first_values(headers: Headers | None) -> Mapping[str, bytes]:
-    """Header name to its first value: Kafka allows a name twice, CloudEvents doesn't."""
+    """Header name to its first value: Kafka allows names twice and null, CloudEvents doesn't."""
     first: dict[str, bytes] = {}
     for name, value in headers or ():
-        first.setdefault(name, value)
+        if value is not None:
+            first.setdefault(name, value)
     return first
 
 

@@ -45,7 +45,8 @@ from streamlearn.wire.signing import Signer, Verifier
 
 FORMAT_VERSION = 1
 PART_BYTES = 900 * 1024
-MAX_PAYLOAD_BYTES = 64 * 1024 * 1024  # compressed, all parts
+MAX_PAYLOAD_BYTES = 64 * 1024 * 1024  # compressed, all parts, of what others sent
+MAX_STATE_BYTES = 256 * 1024 * 1024  # of what workers left for themselves
 MAX_PARTS = 1024
 _MAX_PART_BYTES = 1024 * 1024  # the topics' max.message.bytes
 _SEAL = b"streamlearn envelope 1\0"
@@ -214,8 +215,9 @@ def _check_sizes(part: Part) -> None:
     length = len(part.value or b"")
     if not 1 <= part.parts <= MAX_PARTS or not 0 <= part.part < part.parts:
         raise FormatError(f"part {part.part} of {part.parts}; at most {MAX_PARTS} are accepted")
-    if part.size > MAX_PAYLOAD_BYTES:
-        raise FormatError(f"{part.size} bytes announced; at most {MAX_PAYLOAD_BYTES} are accepted")
+    limit = MAX_STATE_BYTES if part.role is Role.STATE else MAX_PAYLOAD_BYTES
+    if part.size > limit:
+        raise FormatError(f"{part.size} bytes announced; at most {limit} are accepted")
     if length > part.size or (part.parts == 1 and length != part.size):
         raise FormatError(f"part {part.part} has {length} of {part.size} bytes")
 

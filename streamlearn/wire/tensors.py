@@ -41,7 +41,9 @@ _DTYPES = {
 }
 
 
-def pack(tensors: Mapping[str, NDArray[Any]], meta: Mapping[str, Any]) -> bytes:
+def pack(
+    tensors: Mapping[str, NDArray[Any]], meta: Mapping[str, Any], *, max_bytes: int = MAX_RAW_BYTES
+) -> bytes:
     """One safetensors byte string; the same tensors and meta give the same bytes."""
     for name, tensor in tensors.items():
         if tensor.dtype not in _DTYPES.values() or tensor.ndim > MAX_NDIM:
@@ -54,8 +56,8 @@ def pack(tensors: Mapping[str, NDArray[Any]], meta: Mapping[str, Any]) -> bytes:
     }
     text = json.dumps(meta, sort_keys=True, separators=(",", ":"))
     raw = safetensors.numpy.save(dense, metadata={_META: text})
-    if len(raw) > MAX_RAW_BYTES:
-        raise FormatError(f"{len(raw)} > {MAX_RAW_BYTES} bytes of tensors in one message")
+    if len(raw) > max_bytes:
+        raise FormatError(f"{len(raw)} > {max_bytes} bytes of tensors in one message")
     return raw
 
 
@@ -99,10 +101,12 @@ def compress(raw: bytes, *, level: int = 1) -> tuple[bytes, str]:
     return (packed, "zstd") if len(packed) < len(raw) else (raw, "none")
 
 
-def decompress(packed: bytes, compression: str, raw_size: int) -> bytes:
+def decompress(
+    packed: bytes, compression: str, raw_size: int, *, max_bytes: int = MAX_RAW_BYTES
+) -> bytes:
     """Exactly raw_size bytes; FormatError where they are not, checked before they are made."""
-    if not 0 <= raw_size <= MAX_RAW_BYTES:
-        raise FormatError(f"inflated size {raw_size}; at most {MAX_RAW_BYTES} bytes are accepted")
+    if not 0 <= raw_size <= max_bytes:
+        raise FormatError(f"inflated size {raw_size}; at most {max_bytes} bytes are accepted")
     if compression == "none":
         if len(packed) != raw_size:
             raise FormatError(f"{len(packed)} bytes, but {raw_size} were announced")
