@@ -17,6 +17,7 @@ The rule, for a message (epoch e, version v) while (E, V) is held:
 | changes on another base | kept out; the stream needs its snapshot | GAP |
 | its result hash does not fit | kept out; the stream needs its snapshot | WRONG_HASH |
 | its slow weights are not here yet | waits for them, in order | WAITING |
+| a tombstone that is not older | the stream is forgotten | FORGOTTEN |
 
 (1) The newer model stays, and older owners are no longer heard. (2) Values are absolute, so
 changes on an older base mostly fit a newer model too; the result hash tells.
@@ -49,6 +50,7 @@ class Outcome(StrEnum):
     WRONG_HASH = "wrong_hash"
     WAITING = "waiting_for_slow_weights"
     HEARTBEAT = "heartbeat"
+    FORGOTTEN = "forgotten"
     MALFORMED = "malformed"  # could not be decoded, so it never got here whole
 
 
@@ -151,6 +153,28 @@ class Replica:
             self._want(stream, stamp.epoch, version)
         return Outcome.HEARTBEAT
 
+    def offer_tombstone(self, stream: str, version: int, stamp: Stamp) -> Outcome:
+        """An owner forgot the stream: no model of it is held any longer."""
+        held = self._held.get(stream)
+        if held is not None and (
+            stamp.epoch < self._stream(stream).owner or version < held.model.version
+        ):
+            outcome = Outcome.OLD_EPOCH
+        else:
+            outcome = Outcome.FORGOTTEN
+            self._held.pop(stream, None)
+            self._streams.pop(stream, None)
+            self._wanting.discard(stream)
+        self.counts[outcome] += 1
+        return outcome
+
+    def refuse(self, stream: str, epoch: int, version: int) -> Outcome | None:
+        """Count and name what makes a message not worth unpacking; None if it may be of use."""
+        outcome = self._refusal(stream, epoch, version)
+        if outcome is not None:
+            self.counts[outcome] += 1
+        return outcome
+
     def offer_malformed(self, stream: str | None) -> Outcome:
         """A message that could not be decoded: if it was for a known stream, that may lag now."""
         self.counts[Outcome.MALFORMED] += 1
@@ -165,18 +189,25 @@ class Replica:
         self._wanting.add(stream)
 
     def _judge(self, update: Update, stamp: Stamp) -> Outcome:
+        refusal = self._refusal(update.stream, stamp.epoch, update.version)
+        if refusal is not None:
+            return refusal
         held, record = self._held.get(update.stream), self._stream(update.stream)
-        if stamp.epoch < record.owner:
-            return Outcome.OLD_EPOCH
-        if held is not None and update.version <= held.model.version:
-            if stamp.epoch == held.stamp.epoch:
-                return Outcome.DUPLICATE
-            if record.recent.get(update.version) == update.result_hash:
-                return self._replayed(held, update, stamp)
+        known = record.recent.get(update.version)
+        if held is not None and known == update.result_hash:
+            return self._replayed(held, update, stamp)
         slow = self._slow.get(update.slow_hash)
         if slow is None:
             return self._wait(update, stamp)
         return self._build(held, update, slow, stamp)
+
+    def _refusal(self, stream: str, epoch: int, version: int) -> Outcome | None:
+        held, record = self._held.get(stream), self._streams.get(stream)
+        if record is not None and epoch < record.owner:
+            return Outcome.OLD_EPOCH
+        if held is not None and version <= held.model.version and epoch == held.stamp.epoch:
+            return Outcome.DUPLICATE
+        return None
 
     def _replayed(self, held: Held, update: Update, stamp: Stamp) -> Outcome:
         self._stream(update.stream).owner = stamp.epoch

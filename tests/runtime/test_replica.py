@@ -230,6 +230,26 @@ def test_a_malformed_message_makes_its_stream_suspect() -> None:
     assert replica.needing_snapshot() == ()
 
 
+def test_a_forgotten_stream_is_gone_and_may_begin_anew() -> None:
+    replica = at(3, epoch=2)
+    assert replica.offer_tombstone("s", 9, Stamp(1)) is Outcome.OLD_EPOCH
+    assert replica.offer_tombstone("s", 2, Stamp(2)) is Outcome.OLD_EPOCH
+    assert holds(replica, model(3))
+    assert replica.offer_tombstone("s", 3, Stamp(2)) is Outcome.FORGOTTEN
+    assert replica.held("s") is None and replica.streams() == ()
+    assert replica.offer(whole(1), Stamp(2)) is Outcome.APPLIED
+
+
+def test_what_is_not_worth_unpacking_is_named_before() -> None:
+    replica = at(3, epoch=2)
+    assert replica.refuse("s", 2, 3) is Outcome.DUPLICATE
+    assert replica.refuse("s", 1, 9) is Outcome.OLD_EPOCH
+    assert (
+        replica.refuse("s", 3, 2) is replica.refuse("s", 2, 4) is replica.refuse("t", 0, 1) is None
+    )
+    assert replica.counts[Outcome.DUPLICATE] == replica.counts[Outcome.OLD_EPOCH] == 1
+
+
 @dataclass(frozen=True, slots=True)
 class Published:
     update: Update
