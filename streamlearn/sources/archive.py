@@ -1,0 +1,161 @@
+"""npz archives to Rows: X, y and, where they are there, names, order and stream.
+
+| array                             | shape         | is                                         |
+|-----------------------------------|---------------|--------------------------------------------|
+| X                                 | (n, ...)      | numbers; images and the like are flattened |
+| y, or the one --label names       | (n,)          | class codes or names; -1: unlabelled       |
+| class_names                       | (C,)          | names for y's codes                        |
+| feature_names                     | (d,)          | names for X's columns                      |
+| order                             | (n,) or fewer | rows in the order in which they are events |
+| stream, or the one --stream names | (n,)          | each row's stream                          |
+| the one --time names              | (n,)          | each row's time                            |
+
+Arrays of Python objects are refused: loading them could run code.
+"""
+
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from streamlearn.errors import InputError
+from streamlearn.sources.kinds import Kind, Told
+from streamlearn.sources.labels import LabelColumn, TimeColumn, stream_codes
+from streamlearn.sources.rows import Codes, Rows
+from streamlearn.sources.table import Inferred, Roles, check_column
+
+ROWS = 8192
+
+
+class Archive:
+    """One npz file; X is in memory as a whole, in its own type."""
+
+    def __init__(
+        self, path: Path, roles: Roles, codes: Codes, said: Inferred, *, default_stream: int
+    ) -> None:
+        self._arrays = _load(path)
+        arrays, where = self._arrays, str(path)
+        check_column("X", "the array", list(arrays), where)
+        self._x = arrays["X"]
+        if self._x.ndim < 2 or self._x.dtype.kind not in "biuf":
+            raise InputError(
+                f"{path}: X is {self._x.dtype} {self._x.shape}; give numbers of shape (n, d)"
+            )
+        self._x = self._x.reshape(len(self._x), -1)
+        self.n = len(self._order())
+        if self.n == 0 or self._x.shape[1] == 0:
+            raise InputError(f"{path} holds no events: X is {arrays['X'].shape}; fill it first")
+        label = roles.label or ("y" if "y" in arrays else None)
+        stream = roles.stream or ("stream" if "stream" in arrays else None)
+        beside = [name for name, array in arrays.items() if array.shape == (len(self._x),)]
+        check_column(label, "--label", beside, where)
+        check_column(stream, "--stream", beside, where)
+        check_column(roles.time, "--time", beside, where)
+        self._columns = self._names()
+        keep = [at for at, name in enumerate(self._columns) if name not in roles.ignore]
+        self._keep = np.array(keep, np.intp)
+        self._columns = tuple(self._columns[at] for at in keep)
+        self._labels = self._coded_labels(label, codes)
+        self._streams = np.full(len(self._x), default_stream, np.int32)
+        if stream is not None:
+            self._streams = stream_codes(_arrow(arrays[stream]), codes)
+        self._time_s = np.arange(len(self._x), dtype=np.float64)  # of rows in order: see rows()
+        self._timed = roles.time is not None
+        if roles.time is not None:
+            time = TimeColumn(roles.time)
+            self._time_s = time.seconds(_arrow(arrays[roles.time]))
+            said.time = f"array {roles.time!r}, {time.unit}"
+        self._say(said, label, stream, beside)
+
+    def _order(self) -> NDArray[np.intp]:
+        n = len(self._x)
+        order = self._arrays.get("order")
+        if order is None:
+            return np.arange(n)
+        if order.ndim != 1 or order.dtype.kind not in "iu" or (order.size and order.max() >= n):
+            raise InputError(
+                f"order must hold row numbers of X, below {n}: got {order.dtype} {order.shape}; "
+                "mend or remove that array"
+            )
+        return order.astype(np.intp)
+
+    def _names(self) -> tuple[str, ...]:
+        d = self._x.shape[1]
+        given = self._arrays.get("feature_names")
+        if given is not None and given.shape == (d,) and len(set(given.tolist())) == d:
+            return tuple(map(str, given.tolist()))
+        return tuple(f"x{at}" for at in range(d))
+
+    def _coded_labels(self, label: str | None, codes: Codes) -> NDArray[np.int32]:
+        if label is None:
+            return np.full(len(self._x), -1, np.int32)
+        values = self._arrays[label]
+        names = self._arrays.get("class_names")
+        if label == "y" and names is not None and values.dtype.kind in "iu":
+            if values.size and values.max() >= len(names):
+                raise InputError(
+                    f"y holds code {values.max()}, but class_names has {len(names)}; "
+                    "give every code its name"
+                )
+            table = [codes.label(str(name)) for name in names.tolist()]
+            return np.array([*table, -1], np.int32)[np.where(values < 0, len(table), values)]
+        coded = LabelColumn(label, codes).codes_of(_arrow(values))
+        if values.dtype.kind in "iu":
+            coded = np.where(values < 0, -1, coded).astype(np.int32)
+        return coded
+
+    def _say(
+        self, said: Inferred, label: str | None, stream: str | None, beside: list[str]
+    ) -> None:
+        said.format = f"npz, X {self._arrays['X'].shape}"
+        said.label = label
+        said.columns = {name: Told(Kind.NUMBER) for name in self._columns}
+        if stream is not None:
+            said.stream = f"array {stream!r}"
+        if "order" in self._arrays:
+            said.notes.append("events in the order that the array `order` gives")
+        used = {label, stream, "order", "y", "class_names", "feature_names"}
+        left = [name for name in beside if name not in used]
+        if left:
+            said.notes.append(f"arrays not used: {', '.join(left)} (--stream, --time take one)")
+
+    def rows(self) -> Iterator[Rows]:
+        """All events in order, some thousands at a time."""
+        order = self._order()
+        for start in range(0, len(order), ROWS):
+            at = order[start : start + ROWS]
+            numbers = self._x[at][:, self._keep].astype(np.float64)
+            numbers[~np.isfinite(numbers)] = np.nan
+            ticks = np.arange(start, start + len(at), dtype=np.float64)
+            rows = Rows(
+                columns=self._columns,
+                numbers=numbers,
+                labels=self._labels[at],
+                streams=self._streams[at],
+                time_s=self._time_s[at] if self._timed else ticks,
+            )
+            yield rows.pick(rows.streams >= 0)
+
+
+def _load(path: Path) -> dict[str, NDArray[Any]]:
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files}
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise InputError(f"cannot read {path}: {reason}; check the path and its rights") from error
+    except (ValueError, zipfile.BadZipFile, EOFError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(
+            f"{path} is no npz archive of plain arrays ({error}); write it with "
+            "numpy.savez_compressed(path, X=..., y=...), without object arrays"
+        ) from error
+
+
+def _arrow(values: NDArray[Any]) -> Any:
+    if values.dtype.kind in "US":
+        return pa.array([str(value) for value in values.tolist()], pa.string())
+    return pa.array(values)

@@ -1,0 +1,241 @@
+"""A column's kind, told from its first values, and its values as numbers.
+
+| kind     | told by                                                | becomes                  |
+|----------|--------------------------------------------------------|--------------------------|
+| number   | 9 of 10 values are numbers                             | itself, NaN where not    |
+| boolean  | true/false, yes/no, t/f, y/n                           | 1 and 0                  |
+| date     | a date type, or 9 of 10 values are ISO 8601            | seconds since 1970       |
+| category | few different short texts                              | text                     |
+| text     | all other text                                         | text                     |
+| ignored  | row counters, ids (every value is new), nested, binary | nothing                  |
+
+Empty cells and NA, NaN, null, None, ? are missing numbers; a missing text is an empty cell.
+A column without a single value has no kind yet: it is told later, when one comes.
+"""
+
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from enum import StrEnum
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+MOSTLY = 0.9  # of the values
+ID_VALUES = 50  # that many values, all different, before a column is called an id
+ID_CHARACTERS = 64
+CATEGORY_CHARACTERS = 64
+
+MISSING = pa.array(
+    ["", "na", "n/a", "#n/a", "nan", "-nan", "null", "none", "nil", "?", "-", "<na>", "missing"]
+)
+NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$|^[+-]?(?i:inf|infinity)$"
+THOUSANDS = r"^[+-]?\d{1,3}(,\d{3})+(\.\d+)?$"  # 1,234.5
+DECIMAL_COMMA = r"^[+-]?\d+,\d+$"  # 1234,5 where columns are not separated by commas
+DATE = (
+    r"^\d{4}[-/]\d{1,2}[-/]\d{1,2}([T ]\d{1,2}:\d{2}(:\d{2}([.,]\d+)?)?\s*(Z|[+-]\d{2}:?\d{2})?)?$"
+)
+TRUE, FALSE = ("true", "yes", "t", "y"), ("false", "no", "f", "n")
+
+
+class Kind(StrEnum):
+    """What a column's values are."""
+
+    NUMBER = "number"
+    BOOLEAN = "boolean"
+    DATE = "date"
+    CATEGORY = "category"
+    TEXT = "text"
+    IGNORED = "ignored"
+
+    @property
+    def numeric(self) -> bool:
+        return self in (Kind.NUMBER, Kind.BOOLEAN, Kind.DATE)
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """A column's kind and what to say about it."""
+
+    kind: Kind
+    note: str = ""
+
+
+def plain(values: Any) -> Any:
+    """A column as one array of a plain type: chunks joined, dictionaries resolved."""
+    if isinstance(values, pa.ChunkedArray):
+        values = values.combine_chunks()
+        if isinstance(values, pa.ChunkedArray):  # of no or several chunks, in older pyarrow
+            values = pa.concat_arrays(values.chunks) if values.num_chunks else pa.array([])
+    if pa.types.is_dictionary(values.type):
+        values = values.dictionary_decode()
+    if pa.types.is_large_string(values.type) or pa.types.is_string_view(values.type):
+        values = values.cast(pa.string())
+    return values
+
+
+def tell(values: Any, *, comma: str = THOUSANDS) -> Told | None:
+    """The kind of a plain array; None where it has no value. `comma`: numbers that have one."""
+    kind = values.type
+    if pa.types.is_string(kind):
+        return _tell_text(values, comma)
+    if values.null_count == len(values):
+        return None
+    if pa.types.is_boolean(kind):
+        return Told(Kind.BOOLEAN)
+    if pa.types.is_integer(kind) and _counts_rows(values):
+        return Told(Kind.IGNORED, "counts the rows")
+    if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind):
+        return Told(Kind.NUMBER)
+    if pa.types.is_temporal(kind):
+        return Told(Kind.DATE, "as seconds since 1970")
+    return Told(Kind.IGNORED, f"values of type {kind}")
+
+
+def _tell_text(values: Any, comma: str) -> Told | None:
+    trimmed = pc.utf8_trim_whitespace(values)
+    present = trimmed.filter(pc.invert(_missing(trimmed)))
+    n = len(present)
+    if n == 0:
+        return None
+    numbers = _share(present, f"{NUMBER}|{comma}")
+    if numbers >= MOSTLY:
+        if _counts_rows(present):
+            return Told(Kind.IGNORED, "counts the rows")
+        return Told(Kind.NUMBER)
+    different = pc.unique(present)
+    if set(pc.utf8_lower(different).to_pylist()) <= {*TRUE, *FALSE}:
+        return Told(Kind.BOOLEAN, "as 1 and 0")
+    if _share(present, DATE) >= MOSTLY:
+        return Told(Kind.DATE, "as seconds since 1970")
+    longest = pc.max(pc.utf8_length(different)).as_py()
+    words = _share(different, r"\s")
+    if n >= ID_VALUES and len(different) >= 0.99 * n and longest <= ID_CHARACTERS and words < 0.01:
+        return Told(Kind.IGNORED, "an id: every value is new")
+    if longest <= CATEGORY_CHARACTERS and len(different) <= max(16, 0.2 * n):
+        return Told(Kind.CATEGORY, f"{len(different)} different values at first")
+    return Told(Kind.TEXT)
+
+
+def _share(values: Any, pattern: str) -> float:
+    """How many of the values match."""
+    return float(pc.mean(pc.match_substring_regex(values, pattern).cast(pa.int8())).as_py() or 0.0)
+
+
+def _missing(trimmed: Any) -> Any:
+    return pc.fill_null(pc.is_in(pc.utf8_lower(trimmed), MISSING), True)
+
+
+def _counts_rows(values: Any) -> bool:
+    """Whole numbers, each one more than the one before."""
+    if len(values) < ID_VALUES or values.null_count:
+        return False
+    try:
+        whole = np.asarray(pc.cast(values, pa.int64()).to_numpy(zero_copy_only=False))
+    except pa.ArrowInvalid:
+        return False
+    return bool((np.diff(whole) == 1).all())
+
+
+def as_numbers(
+    values: Any, kind: Kind, *, comma: str = THOUSANDS
+) -> tuple[NDArray[np.float64], int]:
+    """(n,) float64 with NaN where missing or unreadable, and how many values were unreadable."""
+    if pa.types.is_string(values.type):
+        return _text_numbers(values, kind, comma)
+    if pa.types.is_temporal(values.type):
+        return _seconds(values), 0
+    if pa.types.is_null(values.type):
+        return np.full(len(values), np.nan), 0
+    if pa.types.is_boolean(values.type) or pa.types.is_integer(values.type):
+        values = values.cast(pa.int8()) if pa.types.is_boolean(values.type) else values
+        values = pc.cast(values, pa.float64(), safe=False)
+    elif pa.types.is_decimal(values.type) or pa.types.is_floating(values.type):
+        values = pc.cast(values, pa.float64(), safe=False)
+    else:
+        return np.full(len(values), np.nan), len(values) - values.null_count
+    return _finite(values), 0
+
+
+def _finite(values: Any) -> NDArray[np.float64]:
+    numbers = np.array(values.to_numpy(zero_copy_only=False), np.float64)
+    numbers[~np.isfinite(numbers)] = np.nan
+    return numbers
+
+
+def _text_numbers(values: Any, kind: Kind, comma: str) -> tuple[NDArray[np.float64], int]:
+    trimmed = pc.utf8_trim_whitespace(values)
+    missing = _missing(trimmed)
+    present = pc.if_else(missing, pa.scalar(None, pa.string()), trimmed)
+    if kind is Kind.BOOLEAN:
+        lower = pc.utf8_lower(present)
+        true, false = pc.is_in(lower, pa.array(TRUE)), pc.is_in(lower, pa.array(FALSE))
+        true, false = np.asarray(true), np.asarray(false)
+        numbers = np.where(true, 1.0, np.where(false, 0.0, np.nan))
+    elif kind is Kind.DATE:
+        numbers = date_seconds(present)
+    else:
+        try:
+            numbers = _finite(pc.cast(present, pa.float64()))
+        except pa.ArrowInvalid:
+            numbers = _finite(pc.cast(_readable(present, comma), pa.float64()))
+    return numbers, int(np.isnan(numbers).sum()) - (pc.sum(missing).as_py() or 0)
+
+
+def _readable(present: Any, comma: str) -> Any:
+    """Spell numbers as Arrow reads them; null what is none."""
+    with_comma = pc.match_substring_regex(present, comma)
+    means = "." if comma == DECIMAL_COMMA else ""
+    present = pc.if_else(with_comma, pc.replace_substring(present, ",", means), present)
+    number = pc.match_substring_regex(present, NUMBER)
+    present = pc.replace_substring_regex(present, r"^\+", "")
+    return pc.if_else(number, present, pa.scalar(None, pa.string()))
+
+
+def date_seconds(texts: Any) -> NDArray[np.float64]:
+    """(n,) seconds since 1970 of ISO 8601 texts, NaN where they are none. Without zone: UTC."""
+    try:
+        return _seconds(pc.cast(texts, pa.timestamp("us")))
+    except pa.ArrowInvalid:
+        pass
+    coded = pc.dictionary_encode(texts)
+    seconds = [_one_date(text) for text in coded.dictionary.to_pylist()]
+    table = np.array([*seconds, np.nan], np.float64)
+    return table[np.asarray(pc.fill_null(coded.indices, len(seconds)), np.int64)]
+
+
+def _one_date(text: str) -> float:
+    spelled = text.replace("/", "-").replace(",", ".")
+    try:
+        moment = datetime.fromisoformat(spelled)
+    except ValueError:
+        return float("nan")
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+
+
+def _seconds(values: Any) -> NDArray[np.float64]:
+    kind = values.type
+    if pa.types.is_date32(kind):
+        values, kind = values.cast(pa.timestamp("s")), pa.timestamp("s")
+    per_second = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
+    unit = "ms" if pa.types.is_date64(kind) else kind.unit
+    ticks = values.cast(pa.int32() if kind.bit_width == 32 else pa.int64())
+    return _finite(pc.cast(ticks, pa.float64(), safe=False)) / per_second[unit]
+
+
+def as_texts(values: Any) -> NDArray[Any]:
+    """(n,) of str, None for an empty cell."""
+    if not pa.types.is_string(values.type):
+        values = pc.cast(values, pa.string())
+    empty = pc.equal(values, pa.scalar(""))
+    texts = pc.if_else(empty, pa.scalar(None, pa.string()), values)
+    return np.array(texts.to_pylist(), dtype=object)
+
+
+def as_label_text(value: Any) -> str:
+    """A label that is a date or a duration, as people write it."""
+    if isinstance(value, datetime | date):
+        return value.isoformat()
+    return str(value) if isinstance(value, timedelta) else repr(value)
