@@ -21,7 +21,7 @@ from streamlearn import topics
 from streamlearn.config import FeederConfig, KafkaConfig, TopicsConfig
 from streamlearn.core.records import Frame
 from streamlearn.errors import BrokerError, FrameError, InputError, StreamlearnError
-from streamlearn.runtime.framing import FrameBuilder, seconds
+from streamlearn.runtime.framing import FrameBuilder, events_of, seconds
 from streamlearn.wire import event_codec
 from streamlearn.wire.cloud_events import stream_of_key
 
@@ -132,6 +132,17 @@ class Feeder(AbstractContextManager["Feeder"]):
             elif stream not in self._due:
                 self._due[stream] = time.monotonic() + self._linger_s
                 self._wake.notify()
+
+    def collect(self, frame: Frame) -> None:
+        """Send a frame's events as `send` does: joined with others of their stream."""
+        for event in events_of(frame):
+            self.send(
+                frame.stream,
+                event.features,
+                label=event.label,
+                event_id=event.event_id,
+                event_time=event.time_s,
+            )
 
     def send_frame(self, frame: Frame) -> None:
         """Send a ready-made frame, after what waits of its stream."""

@@ -6,7 +6,9 @@ What a value means is the same as in JSON events: `wire.event_rules`. Unlike a c
 refuses by InputError, at the call that brought the event, so a bad one never costs its frame.
 """
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from numbers import Real
@@ -107,6 +109,28 @@ class FrameBuilder:
     def _column(self, name: str, kind: type[T]) -> tuple[T | None, ...]:
         found = (row.get(name) for row in self._rows)
         return tuple(value if isinstance(value, kind) else None for value in found)
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One event by itself."""
+
+    features: Mapping[str, Value]  # without those that are missing, unless all are
+    label: Label | None
+    event_id: str | None
+    time_s: float  # seconds since the epoch
+
+
+def events_of(frame: Frame) -> Iterator[Event]:
+    """A frame's events one by one, oldest first."""
+    ids = frame.event_ids or (None,) * len(frame)
+    for at, (label, event_id) in enumerate(zip(frame.labels(), ids, strict=True)):
+        row: dict[str, Value] = dict(zip(frame.columns, frame.numbers[at].tolist(), strict=True))
+        row = {name: value for name, value in row.items() if value == value}
+        for columns in (frame.texts, frame.images):
+            row |= {n: cells[at] for n, cells in columns.items() if cells[at] is not None}
+        missing: dict[str, Value] = dict.fromkeys(frame.columns, math.nan)
+        yield Event(row or missing, label, event_id or None, float(frame.event_time_s[at]))
 
 
 def frame_of_one(stream: str, features: Mapping[str, object], *, time_s: float) -> Frame:

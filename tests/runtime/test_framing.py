@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 
 from streamlearn.errors import InputError
-from streamlearn.runtime.framing import FrameBuilder, checked_label, frame_of_one, seconds
+from streamlearn.runtime.framing import (
+    FrameBuilder,
+    checked_label,
+    events_of,
+    frame_of_one,
+    seconds,
+)
 
 
 def built(*events: tuple[dict[str, object], object]) -> FrameBuilder:
@@ -115,3 +121,26 @@ def test_times() -> None:
     for wrong in (float("nan"), "yesterday", 1e14):
         with pytest.raises(InputError):
             seconds(wrong, 0.0)
+
+
+def test_events_of_a_frame_make_the_frame_again() -> None:
+    picture = b"\x89PNG\r\n\x1a\n..."
+    builder = built(
+        ({"a": 1.5, "t": "x"}, 3), ({"b": 2, "p": picture}, None), ({"a": 0.0, "b": 1}, 4)
+    )
+    frame = builder.take()
+    for event in events_of(frame):
+        assert builder.add(
+            event.features, label=event.label, event_id=event.event_id, time_s=event.time_s
+        )
+    again = builder.take()
+    np.testing.assert_array_equal(frame.numbers, again.numbers)
+    assert (again.columns, again.texts, again.images) == (frame.columns, frame.texts, frame.images)
+    assert again.labels() == frame.labels() and again.event_ids == ()
+    assert again.event_time_s.tolist() == frame.event_time_s.tolist()
+
+
+def test_an_event_without_any_value_is_an_event() -> None:
+    frame = frame_of_one("s", {"a": float("nan")}, time_s=0.0)
+    [event] = events_of(frame)
+    assert frame_of_one("s", event.features, time_s=0.0).columns == ("a",)
