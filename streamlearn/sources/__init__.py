@@ -107,7 +107,8 @@ def open_source(
     """Open a file, or standard input for "-", and tell its columns from its first rows.
 
     `label`, `stream` and `time` name columns (arrays of an npz). Without `stream` all events are
-    of the stream `stream_name`, by default the file's name. Without `time` the n-th event's time
+    of the stream `stream_name`, by default the file's name (its folder's, for a file that is just
+    called data). Without `time` the n-th event's time
     is n. Columns called label, event_time and event_id are what they say if nothing else is
     asked for. InputError for what cannot be read, with the remedy.
     """
@@ -193,4 +194,5 @@ def _stem(path: Path) -> str:
     name = path.name
     while (ending := Path(name).suffix) in ENDINGS and ending != name:
         name = name.removesuffix(ending)
-    return name.removesuffix(".npz") or str(path)
+    name = name.removesuffix(".npz")
+    return path.resolve().parent.name or name if name == "data" else name
