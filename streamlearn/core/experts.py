@@ -35,7 +35,7 @@ class Experts:
     labels: NDArray[np.float64]  # (c, 1 + decays) last known label, recent frequencies
     ridge_a: NDArray[np.float32]  # (F_a, windows * C)
     ridge_b: NDArray[np.float32]  # (F_b, windows * C)
-    softmax: NDArray[np.float32]  # (F_linear, rates * C)
+    softmax: NDArray[np.float32]  # (rates * C, F_linear)
     weights: NDArray[np.float64]  # (K,) of the heads in the first mixture
     stack: NDArray[np.float64]  # (2, K)
     serve: NDArray[np.float64]  # (3,) of the mixtures
@@ -74,7 +74,7 @@ class Experts:
         b_start, l_start = self.ridge_a.shape[1], self.ridge_a.shape[1] + self.ridge_b.shape[1]
         flat[:, :b_start] = features[:, self.layout.a] @ self.ridge_a
         flat[:, b_start:l_start] = features[:, self.layout.b] @ self.ridge_b
-        logits = (features[:, self.layout.linear] @ self.softmax).reshape(n, -1, c)
+        logits = (features[:, self.layout.linear] @ self.softmax.T).reshape(n, -1, c)
         logits -= logits.max(axis=2, keepdims=True)
         np.exp(logits, out=logits)
         logits /= logits.sum(axis=2, keepdims=True)
@@ -117,8 +117,6 @@ class Experts:
         return np.concatenate(parts)[:n]
 
 
-def stacked(weights: Sequence[NDArray[np.float32]], n_features: int) -> NDArray[np.float32]:
-    """(F, heads * C) from (F, C) of each head, in the heads' order."""
-    if not weights:
-        return np.zeros((n_features, 0), np.float32)
+def stacked(weights: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
+    """(F, windows * C) from (F, C) of each window."""
     return np.concatenate(weights, axis=1)

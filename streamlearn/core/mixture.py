@@ -89,7 +89,7 @@ class Mixture:
             labels=np.zeros((0, 1 + k)),
             ridge_a=np.zeros((layout.n_a, 0), np.float32),
             ridge_b=np.zeros((layout.n_b, 0), np.float32),
-            softmax=np.zeros((layout.n_linear, 0), np.float32),
+            softmax=np.zeros((0, layout.n_linear), np.float32),
             weights=self.pool.weights(),
             stack=self.pool.stack,
             serve=self.pool.serve(),
@@ -130,10 +130,10 @@ class Mixture:
         self.ridge[0].grow(a, layout.n_a, n_classes)
         self.ridge[1].grow(b, layout.n_b, n_classes)
         rates = len(settings.softmax_rates)
-        softmax = np.zeros((layout.n_linear, rates, n_classes), np.float32)
-        was = experts.softmax.reshape(old.n_linear, rates, experts.n_classes)
-        softmax[linear, :, : experts.n_classes] = was
-        experts.softmax = softmax.reshape(layout.n_linear, rates * n_classes)
+        softmax = np.zeros((rates, n_classes, layout.n_linear), np.float32)
+        was = experts.softmax.reshape(rates, experts.n_classes, old.n_linear)
+        softmax[:, : experts.n_classes, linear] = was
+        experts.softmax = softmax.reshape(rates * n_classes, layout.n_linear)
         experts.labels = np.pad(experts.labels, ((0, layout.n_classes - old.n_classes), (0, 0)))
         experts.layout, experts.n_classes = layout, n_classes
         experts.projections = project(self.slow, layout, self.scale)
@@ -205,9 +205,8 @@ class Mixture:
             self._pending = []
 
     def _take_ridge_weights(self) -> None:
-        layout = self.experts.layout
-        self.experts.ridge_a = stacked(self.ridge[0].weights, layout.n_a)
-        self.experts.ridge_b = stacked(self.ridge[1].weights, layout.n_b)
+        self.experts.ridge_a = stacked(self.ridge[0].weights)
+        self.experts.ridge_b = stacked(self.ridge[1].weights)
 
     def tensors(self) -> dict[str, NDArray[Any]]:
         """What a Model needs, copied; heads that were not solved since are the same objects."""
@@ -223,10 +222,9 @@ class Mixture:
             "pool/serve": experts.serve,
             "pool/keep": experts.keep,
         }
-        softmax = experts.softmax.reshape(len(experts.softmax), -1, max(c, 1))
+        softmax = experts.softmax.reshape(len(self._rates), c, experts.layout.n_linear)
         ridge = [weights for view in self.ridge for weights in view.weights]
-        heads = ridge + [softmax[:, k].copy() for k in range(softmax.shape[1])]
-        tensors |= dict(zip(self.heads, heads, strict=bool(c)))
+        tensors |= dict(zip(self.heads, [*ridge, *softmax.copy()], strict=True))
         return {name: tensor for name, tensor in tensors.items() if tensor.size}
 
     def state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:

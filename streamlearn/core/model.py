@@ -11,7 +11,7 @@ the same path and so with the same bits as the learner's own. Statistics that on
 | recent/means | (h, r) float64 | exponentially weighted, of standardised inputs |
 | labels/recent | (c, 1 + decays) float64 | last known label, recent frequencies |
 | ridge/a/100 ... ridge/b/inf | (F, C) float32 | a head each |
-| softmax/0.02 ... | (F, C) float32 | a head each |
+| softmax/0.02 ... | (C, F) float32 | a head each |
 | pool/weights, pool/stack, pool/serve, pool/keep | (K,), (2, K), (3,), (windows,) float64 | |
 
 Tensors without elements are left out. F, K: see features and experts.
@@ -130,6 +130,7 @@ def _build(model: Model, inputs: Inputs) -> Experts:
     settings, tensors = model.manifest["settings"], model.tensors
     n_classes, d = len(model.classes), len(inputs)
     half_lives, decays = settings["half_lives"], settings["label_decays"]
+    windows, softmax_rates = settings["windows"], settings["softmax_rates"]
     layout = Layout(
         n_random=settings["random_features"],
         n_inputs=d,
@@ -147,13 +148,13 @@ def _build(model: Model, inputs: Inputs) -> Experts:
             raise ValueError(f"{name} is {tensor.dtype} {tensor.shape}, not {dtype} {shape}")
         return tensor
 
-    def heads(group: str, names: Sequence[str], n_features: int) -> NDArray[Any]:
-        shape = (n_features, n_classes)
-        parts = [get(f"{group}/{name}", shape, np.float32) for name in names]
-        return stacked(parts, n_features)
+    def ridge(view: str, n_features: int) -> NDArray[np.float32]:
+        names = [f"ridge/{view}/{window}" for window in windows]
+        return stacked([get(name, (n_features, n_classes), np.float32) for name in names])
 
-    windows, softmax_rates = settings["windows"], settings["softmax_rates"]
     n_heads = 2 * len(windows) + len(softmax_rates)
+    shape = (n_classes, layout.n_linear)
+    softmax = [get(f"softmax/{rate}", shape, np.float32) for rate in softmax_rates]
     return Experts(
         layout=layout,
         projections=project(model.slow, layout, get("input/scale", (2, d), np.float32)),
@@ -162,9 +163,9 @@ def _build(model: Model, inputs: Inputs) -> Experts:
         inverse_std=get("input/inverse_std", (d,), np.float64),
         recent_means=get("recent/means", (len(half_lives), len(inputs.recent)), np.float64),
         labels=get("labels/recent", (layout.n_classes, 1 + len(decays)), np.float64),
-        ridge_a=heads("ridge/a", windows, layout.n_a),
-        ridge_b=heads("ridge/b", windows, layout.n_b),
-        softmax=heads("softmax", softmax_rates, layout.n_linear),
+        ridge_a=ridge("a", layout.n_a),
+        ridge_b=ridge("b", layout.n_b),
+        softmax=np.concatenate(softmax),
         weights=get("pool/weights", (n_heads,), np.float64),
         stack=get("pool/stack", (2, n_heads), np.float64),
         serve=get("pool/serve", (3,), np.float64),

@@ -116,7 +116,7 @@ class Inputs:
         with np.errstate(over="ignore", invalid="ignore"):
             whole = bool(np.isfinite(frame.numbers.sum()))
         if not whole:
-            gaps = ~np.isfinite(frame.numbers).all(axis=0)
+            gaps = (~np.isfinite(frame.numbers)).any(axis=0).tolist()
             with_gaps = [name for name, gap in zip(frame.columns, gaps, strict=True) if gap]
         else:
             with_gaps = []

@@ -17,13 +17,14 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import lapack
+from scipy.linalg import blas, lapack
 
 FLUSH_ROWS = 16  # pending rows before the statistics move
 EAGER_EVENTS = 64  # a stream's first events move them at once
 SOLVE_EVENTS = 16  # at least so many events from one solve to the next
-SOLVE_SHARE = 32  # and at least this part of the events a window holds
-MAX_SHARED_AGE = 1 / 3  # rows of less than this part of a window get one common weight
+SOLVE_SHARE = 16  # and at least this part of the events a window holds
+BLOCK_ROWS = 64  # rows that share one product, and their mean weight in every window
+BLOCK_SHARE = 2 / 3  # at most so much of the shortest window
 TINY = 1e-30  # below it statistics become 0, since float32 is slow where it is subnormal
 CLEAN_EVERY = 256  # flushes
 
@@ -36,7 +37,17 @@ def window_name(window: float) -> str:
 class RidgeView:
     """Heads of one view. A solve replaces weights[k] (F, C), and never changes it in place."""
 
-    __slots__ = ("cross", "flushes", "grams", "n", "since", "weights", "windows")
+    __slots__ = (
+        "_block",
+        "_product",
+        "cross",
+        "flushes",
+        "grams",
+        "n",
+        "since",
+        "weights",
+        "windows",
+    )
 
     def __init__(self, windows: tuple[float, ...], n_features: int) -> None:
         self.windows = windows
@@ -47,6 +58,8 @@ class RidgeView:
         self.since = [0 for _ in windows]  # events learned since the last solve
         self.n = 0  # events learned
         self.flushes = 0
+        self._block = max(1, min(BLOCK_ROWS, int(min(windows) * BLOCK_SHARE)))
+        self._product = np.empty(0, np.float32)
 
     def grow(self, positions: NDArray[np.intp], n_features: int, n_classes: int) -> None:
         """More features and classes; `positions` (old F,) say where the old features lie now."""
@@ -59,39 +72,37 @@ class RidgeView:
 
     def learn(self, rows: NDArray[np.float32], codes: NDArray[np.int32]) -> None:
         """Move the statistics by rows (m, F), oldest first, of classes `codes`; no solve."""
-        m, n_features = rows.shape
-        n_classes = self.cross[0].shape[1]
-        targets = np.zeros((m, n_classes), np.float32)
-        targets[np.arange(m), codes] = 1.0
-        ages = np.arange(m - 1, -1, -1)
-        shared = [m <= window * MAX_SHARED_AGE for window in self.windows]
-        common_gram = common_cross = None
-        if any(shared):
-            common_gram = lapack.ssfrk(
-                n_features, m, 1.0, rows.T, 0.0, np.zeros_like(self.grams[0])
-            )
-            common_cross = rows.T @ targets
-        for k, window in enumerate(self.windows):
-            keep = 1.0 - 1.0 / window
-            weights = keep**ages
-            left = float(keep**m)
-            if shared[k]:
-                weight = np.float32(weights.mean())
-                _scaled_add(self.grams[k], left, common_gram, weight)
-                _scaled_add(self.cross[k], left, common_cross, weight)
-            else:
-                root = rows * np.sqrt(weights).astype(np.float32)[:, None]
-                self.grams[k] = lapack.ssfrk(
-                    n_features, m, 1.0, root.T, left, self.grams[k], overwrite_c=1
-                )
-                weighted = targets * weights.astype(np.float32)[:, None]
-                _scaled_add(self.cross[k], left, rows.T @ weighted, 1.0)
-            self.since[k] += m
-        self.n += m
+        for start in range(0, len(rows), self._block):
+            stop = start + self._block
+            self._learn_block(rows[start:stop], codes[start:stop])
+        self.n += len(rows)
         self.flushes += 1
         if self.flushes % CLEAN_EVERY == 0:
             for statistic in (*self.grams, *self.cross):
                 statistic[np.abs(statistic) < TINY] = 0.0
+
+    def _learn_block(self, rows: NDArray[np.float32], codes: NDArray[np.int32]) -> None:
+        """One product for all windows: within a block, all rows get their mean weight."""
+        m, n_features = rows.shape
+        targets = np.zeros((m, self.cross[0].shape[1]), np.float32)
+        targets[np.arange(m), codes] = 1.0
+        gram = lapack.ssfrk(n_features, m, 1.0, rows.T, 0.0, self._scratch(), overwrite_c=1)
+        cross = rows.T @ targets
+        for k, window in enumerate(self.windows):
+            left = (1.0 - 1.0 / window) ** m
+            # mean of g^age over the block: sum (1 - g^m) / (1 - g), over m
+            weight = (1.0 - left) * window / m if left < 1.0 else 1.0
+            if left < 1.0:
+                blas.sscal(left, self.grams[k])
+                self.cross[k] *= np.float32(left)
+            blas.saxpy(gram, self.grams[k], a=weight)
+            self.cross[k] += cross * np.float32(weight)
+            self.since[k] += m
+
+    def _scratch(self) -> NDArray[np.float32]:
+        if len(self._product) != len(self.grams[0]):
+            self._product = np.empty_like(self.grams[0])
+        return self._product
 
     def solve_due(self, *, every_window: bool = False) -> bool:
         """Solve the windows whose turn it is, by counts alone. True if any weights changed."""
@@ -129,13 +140,6 @@ class RidgeView:
                 raise ValueError(f"weights/{name} {weights.shape}, not {self.weights[k].shape}")
             weights.flags.writeable = False
             self.weights[k] = weights
-
-
-def _scaled_add(into: NDArray[Any], left: float, more: Any, weight: Any) -> None:
-    """into = left * into + weight * more, in place."""
-    if left != 1.0:
-        into *= np.float32(left)
-    into += more if weight == 1.0 else more * weight
 
 
 def _solve(

@@ -1,6 +1,6 @@
 """Experts, softmax: online logistic heads on the linear features, one a rate.
 
-In: features and class codes, in sequence. Out: weights (F, heads, C). Unlike the ridge heads they
+In: features and class codes, in sequence. Out: weights (heads * C, F). Unlike the ridge heads they
 keep no statistics: a step of gradient for every SUB_BATCH events, each with the weights before.
 """
 
@@ -19,30 +19,30 @@ def learn_softmax(
     rates: NDArray[np.float32],
     weights: NDArray[np.float32],
 ) -> None:
-    """Weights (F, K * C) move in place, on features[:, start : start + F] (n, F).
+    """Weights (K * C, F) move in place, on features[:, start : start + F] of n events.
 
-    Column k * C + c is class c of the head with rates[k].
+    Row k * C + c is class c of the head with rates[k].
     """
-    n = len(codes)
-    n_features, width = weights.shape
+    width, n_features = weights.shape
     n_classes = width // len(rates)
-    error = np.empty((SUB_BATCH, width), np.float32)
-    for first in range(0, n, SUB_BATCH):
-        m = min(SUB_BATCH, n - first)
-        error[:] = 0.0
-        for f in range(n_features):
-            for i in range(m):
-                value = features[first + i, start + f]
-                for k in range(width):
-                    error[i, k] += value * weights[f, k]
+    rows = np.zeros((SUB_BATCH, n_features), np.float32)
+    for first in range(0, len(codes), SUB_BATCH):
+        m = min(SUB_BATCH, len(codes) - first)
+        rows[m:] = 0.0
+        for i in range(m):
+            for f in range(n_features):
+                rows[i, f] = features[first + i, start + f]
+        error = np.dot(rows, weights.T)
+        error[m:] = 0.0
         for i in range(m):
             for k in range(len(rates)):
                 _error(error[i, k * n_classes : (k + 1) * n_classes], codes[first + i], rates[k])
-        for f in range(n_features):
-            for i in range(m):
-                value = features[first + i, start + f]
-                for k in range(width):
-                    weights[f, k] -= value * error[i, k]
+        for k in range(width):
+            e0, e1, e2, e3 = error[0, k], error[1, k], error[2, k], error[3, k]
+            for f in range(n_features):
+                weights[k, f] -= (
+                    rows[0, f] * e0 + rows[1, f] * e1 + rows[2, f] * e2 + rows[3, f] * e3
+                )
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
