@@ -60,6 +60,7 @@ class Role(StrEnum):
     SNAPSHOTS = "streamlearn.snapshot"
     SLOW = "streamlearn.slow"
     STATE = "streamlearn.state"
+    PREDICTIONS = "streamlearn.prediction"
 
 
 @dataclass(frozen=True, slots=True)
