@@ -14,7 +14,8 @@ import pytest
 from streamlearn import topics as topic_specs
 from streamlearn.config import KafkaConfig
 from streamlearn.runtime import admin
-from streamlearn.runtime.broker import LocalBroker, can_use_java
+from streamlearn.runtime.broker import LocalBroker
+from streamlearn.runtime.kafka_launch import can_use_java
 from streamlearn.topics import Topics
 
 

@@ -1,42 +1,33 @@
 """A Kafka broker of one's own: one KRaft node on this machine, for development, demo and tests.
 
-Java starts it from jars that Maven fetches once into a cache folder; without Java and Maven,
-Docker runs the official image. `admin` then creates the topics; nothing else in the package
-knows where the broker came from.
+`kafka_launch` says how to run it; here it is started, waited for, stopped, killed and started
+again. `admin` then creates the topics; nothing else knows where the broker came from.
 """
 
-import base64
-import ctypes
-import os
 import random
-import shutil
-import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import time
-import uuid
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
-from typing import Self
 
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
-from streamlearn.errors import BrokerError, ConfigError
-from streamlearn.runtime.kafka_jars import DEFAULT_CACHE, jars, jars_folder, java
-from streamlearn.shipped import shipped
+from streamlearn.errors import BrokerError
+from streamlearn.runtime import kafka_launch
+from streamlearn.runtime.child import ChildProcess
+from streamlearn.runtime.kafka_jars import DEFAULT_CACHE
+from streamlearn.runtime.kafka_launch import HOST, Node
 
-HOST = "127.0.0.1"
-IMAGE = "apache/kafka:4.3.1"
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 10.0
-_PR_SET_PDEATHSIG = 1
 
 
-class LocalBroker:
+class LocalBroker(AbstractContextManager["LocalBroker"]):
     """A broker that runs as long as the `with` block, and never longer than this process.
 
     `port` 0 picks a free one; `data_dir` None is a temporary folder that goes away afterwards.
@@ -64,7 +55,9 @@ class LocalBroker:
         self._on_progress = on_progress or (lambda message: None)
         self._controller_port = 0
         self._temporary: tempfile.TemporaryDirectory[str] | None = None
-        self._process: subprocess.Popen[bytes] | None = None
+        self._node: Node | None = None
+        self._command: list[str] = []
+        self._child: ChildProcess | None = None
 
     @property
     def bootstrap(self) -> str:
@@ -74,15 +67,16 @@ class LocalBroker:
     @property
     def pid(self) -> int | None:
         """The broker's process, None while it is not running."""
-        running = self._process is not None and self._process.poll() is None
-        return self._process.pid if self._process is not None and running else None
+        return self._child.pid if self._child is not None else None
 
     @property
     def log_file(self) -> Path:
         """What the broker printed, over all its starts."""
-        return self._folder() / "kafka.log"
+        if self.data_dir is None:
+            raise BrokerError("the broker was not started; enter it with `with LocalBroker():`")
+        return self.data_dir / "kafka.log"
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "LocalBroker":
         self.start()
         return self
 
@@ -110,7 +104,7 @@ class LocalBroker:
             self._temporary = tempfile.TemporaryDirectory(prefix="streamlearn-kafka-")
             self.data_dir = Path(self._temporary.name)
         try:
-            self._launch()
+            self._launch(self.data_dir)
             self._wait_until_ready()
         except BaseException:
             self.close()
@@ -123,26 +117,21 @@ class LocalBroker:
 
     def stop(self) -> None:
         """SIGTERM, after 10 s SIGKILL. The data stays, until close() for a temporary folder."""
-        process, self._process = self._process, None
-        if process is None:
-            return
-        process.terminate()
-        try:
-            process.wait(STOP_TIMEOUT_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        self._end_container(at_once=False)
+        if self._child is not None:
+            self._child.stop(STOP_TIMEOUT_S)
 
     def kill9(self) -> None:
         """SIGKILL, as a power cut would. restart() brings it back."""
-        process, self._process = self._process, None
-        if process is not None:
-            process.kill()
-            process.wait()
+        self._end_container(at_once=True)
+        if self._child is not None:
+            self._child.kill9()
 
-    def wait(self) -> int:
+    def wait(self) -> int | None:
         """Block until the broker ends by itself; its exit code."""
-        return 0 if self._process is None else self._process.wait()
+        while self.pid is not None:
+            time.sleep(0.2)
+        return None if self._child is None else self._child.exit_code
 
     def close(self) -> None:
         """Stop, and remove the data folder if it is a temporary one."""
@@ -151,93 +140,21 @@ class LocalBroker:
             self._temporary.cleanup()
             self._temporary, self.data_dir = None, None
 
-    def _folder(self) -> Path:
-        if self.data_dir is None:
-            raise BrokerError("the broker was not started; enter it with `with LocalBroker():`")
-        return self.data_dir
-
-    def _launch(self) -> None:
-        folder = self._folder().resolve()
+    def _launch(self, data_dir: Path) -> None:
+        folder = data_dir.resolve()
         folder.mkdir(parents=True, exist_ok=True)
-        if can_use_java(self.cache_dir):
-            libs = jars(self.cache_dir, self._on_progress)
-            properties = self._write_properties(folder)
-            base = [java(), "-cp", f"{libs}/*"]
-            self._format(base, folder, properties)
-            command = [
-                *(base[0], f"-Xmx{self.heap}", f"-Xms{self.heap}", *base[1:]),
-                f"-Dlog4j2.configurationFile={shipped('kafka') / 'log4j2.properties'}",
-                *("kafka.Kafka", str(properties)),
-            ]
-            last_signal = signal.SIGKILL
-        elif docker := shutil.which("docker"):
-            command = self._docker_command(docker, folder)
-            last_signal = signal.SIGTERM  # the docker client hands it on to the container
-        else:
-            raise ConfigError(
-                "a local broker needs Java 17 with Maven, or Docker, and neither is on the PATH; "
-                "install one, or set STREAMLEARN_BOOTSTRAP to a broker that runs"
-            )
+        self._node = Node(self.port, self._controller_port, folder, self.heap)
+        self._command = kafka_launch.command(self._node, self.cache_dir, self._on_progress)
         self._on_progress("starting Kafka")
-        with self.log_file.open("ab") as log:
-            self._process = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,  # Ctrl-C reaches us, and we stop it in order
-                preexec_fn=_die_with_parent(last_signal),
-            )
+        self._child = ChildProcess("kafka", self._command, env=None, log_file=self.log_file)
+        self._child.start()
 
-    def _settings(self, folder: Path) -> dict[str, str]:
-        controller = f"{HOST}:{self._controller_port}"
-        return {
-            "listeners": f"PLAINTEXT://{self.bootstrap},CONTROLLER://{controller}",
-            "advertised.listeners": f"PLAINTEXT://{self.bootstrap}",
-            "controller.quorum.voters": f"1@{controller}",
-            "log.dirs": str(folder / "log"),
-        }
-
-    def _write_properties(self, folder: Path) -> Path:
-        shared = (shipped("kafka") / "server.properties").read_text(encoding="utf-8")
-        own = "\n".join(f"{key}={value}" for key, value in self._settings(folder).items())
-        path = folder / "server.properties"
-        path.write_text(f"{shared}\n{own}\n", encoding="utf-8")
-        return path
-
-    def _format(self, base: list[str], folder: Path, properties: Path) -> None:
-        if (folder / "log" / "meta.properties").exists():
+    def _end_container(self, *, at_once: bool) -> None:
+        if self._node is None or self.pid is None:
             return
-        # Kafka's form of an id: 22 characters, never a leading dash
-        cluster = base64.urlsafe_b64encode(b"\0" + uuid.uuid4().bytes[1:]).decode().rstrip("=")
-        done = subprocess.run(
-            [*base, "kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(properties)],
-            capture_output=True,
-            text=True,
-        )
-        if done.returncode != 0:
-            raise BrokerError(
-                f"Kafka cannot use {folder}: {(done.stderr or done.stdout).strip()[-800:]}; "
-                "choose an empty --data-dir"
-            )
-
-    def _docker_command(self, docker: str, folder: Path) -> list[str]:
-        inside = {
-            **self._settings(Path("/data")),
-            "listeners": f"PLAINTEXT://:{self.port},CONTROLLER://:{self._controller_port}",
-        }
-        shared = (shipped("kafka") / "server.properties").read_text(encoding="utf-8").splitlines()
-        lines = [line for line in shared if line and not line.startswith("#")]
-        lines += [f"{key}={value}" for key, value in inside.items()]
-        variables = []
-        for line in lines:  # the image takes its settings as KAFKA_LOG_DIRS=...
-            key, _, value = line.partition("=")
-            variables += ["-e", f"KAFKA_{key.upper().replace('.', '_')}={value}"]
-        return [
-            *(docker, "run", "--rm", "--init", "-p", f"{HOST}:{self.port}:{self.port}"),
-            *("-v", f"{folder}:/data", "--user", f"{os.getuid()}:{os.getgid()}"),
-            *("-e", f"KAFKA_HEAP_OPTS=-Xmx{self.heap}", *variables, IMAGE),
-        ]
+        beside = kafka_launch.stop_command(self._node, self._command, at_once=at_once)
+        if beside is not None:
+            subprocess.run(beside, capture_output=True)
 
     def _wait_until_ready(self) -> None:
         deadline = time.monotonic() + START_TIMEOUT_S
@@ -260,13 +177,6 @@ class LocalBroker:
         serious = [i for i, line in enumerate(lines) if " ERROR " in line or " FATAL " in line]
         start = serious[-1] if serious else max(0, len(lines) - 6)
         return "\n".join(lines[start : start + 6])
-
-
-def can_use_java(cache_dir: Path = DEFAULT_CACHE) -> bool:
-    """Whether a broker can be started with Java: jars at hand, or Maven to fetch them."""
-    return shutil.which("java") is not None and (
-        shutil.which("mvn") is not None or jars_folder(cache_dir).is_dir()
-    )
 
 
 def free_port() -> int:
@@ -294,18 +204,3 @@ def _answers(bootstrap: str) -> bool:
         return bool(client.list_topics(timeout=2.0).brokers)
     except KafkaException:
         return False
-
-
-def _die_with_parent(last_signal: signal.Signals) -> Callable[[], None] | None:
-    """Linux: the kernel sends `last_signal` to the child when the parent is gone, however."""
-    if sys.platform != "linux":
-        return None
-    libc = ctypes.CDLL(None, use_errno=True)
-    parent = os.getpid()
-
-    def in_child() -> None:
-        libc.prctl(_PR_SET_PDEATHSIG, int(last_signal))
-        if os.getppid() != parent:  # it died before prctl
-            os._exit(1)
-
-    return in_child

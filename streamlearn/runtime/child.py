@@ -33,14 +33,14 @@ class ChildProcess(AbstractContextManager["ChildProcess"]):
         name: str,
         command: Sequence[str],
         *,
-        env: Mapping[str, str],
+        env: Mapping[str, str] | None,
         log_file: Path,
         read_output: bool = False,
     ) -> None:
         self.name = name
         self.log_file = log_file
         self._command = list(command)
-        self._env = dict(env)
+        self._env = None if env is None else dict(env)  # None: as ours
         self._read_output = read_output
         self._process: subprocess.Popen[str] | None = None
 

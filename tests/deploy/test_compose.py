@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from streamlearn import config
-from streamlearn.runtime.broker import IMAGE
+from streamlearn.runtime.kafka_launch import IMAGE
 
 ROOT = Path(__file__).parents[2]
 SERVICE_KEYS = {

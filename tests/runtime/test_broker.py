@@ -1,5 +1,6 @@
 """The local broker and topic administration, on a real Kafka."""
 
+import itertools
 import os
 import socket
 import subprocess
@@ -17,8 +18,9 @@ from confluent_kafka.admin import AdminClient, NewPartitions
 from streamlearn import topics as topic_specs
 from streamlearn.config import KafkaConfig
 from streamlearn.errors import BrokerError, ConfigError
-from streamlearn.runtime import admin, kafka_jars
-from streamlearn.runtime.broker import LocalBroker, can_use_java, free_port
+from streamlearn.runtime import admin, kafka_jars, kafka_launch
+from streamlearn.runtime.broker import LocalBroker, free_port
+from streamlearn.runtime.kafka_launch import can_use_java
 from streamlearn.topics import Topics
 
 needs_java = pytest.mark.skipif(not can_use_java(), reason="needs Java, and Maven or cached jars")
@@ -210,3 +212,28 @@ def test_a_failed_fetch_leaves_nothing_behind(
     with pytest.raises(BrokerError, match="no route to host"):
         kafka_jars.jars(cache)
     assert [p.name for p in cache.iterdir()] == ["kafka.lock"]
+
+
+def test_without_java_docker_is_asked_and_told_to_stop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A docker that only writes down what it was asked for: no container is run."""
+    docker = tmp_path / "docker"
+    docker.write_text(f'#!/bin/sh\necho "$@" >> "{tmp_path}/asked"\n')
+    docker.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    node = kafka_launch.Node(port=15001, controller_port=15002, folder=tmp_path, heap="512m")
+    command = kafka_launch.command(node, tmp_path, lambda message: None)
+    assert command[:3] == [str(docker), "run", "--rm"]
+    assert command[-1] == kafka_launch.IMAGE
+    settings = dict(v.split("=", 1) for f, v in itertools.pairwise(command) if f == "-e")
+    assert settings["KAFKA_LISTENERS"] == "PLAINTEXT://:15001,CONTROLLER://:15002"
+    assert settings["KAFKA_ADVERTISED_LISTENERS"] == "PLAINTEXT://127.0.0.1:15001"
+    assert settings["KAFKA_AUTO_CREATE_TOPICS_ENABLE"] == "false"
+    name = command[command.index("--name") + 1]
+    for at_once, verb in ((True, "kill"), (False, "stop")):
+        stop = kafka_launch.stop_command(node, command, at_once=at_once)
+        assert stop == [str(docker), verb, name]
+    with pytest.raises(BrokerError, match="Kafka ended while starting"):
+        LocalBroker(cache_dir=tmp_path, data_dir=tmp_path / "data").start()
+    assert (tmp_path / "asked").read_text().startswith("run --rm --name streamlearn-kafka-")

@@ -1,0 +1,120 @@
+"""The commands that run one Kafka node: by Java, or by Docker's official image.
+
+Only commands are made here; `broker` starts and stops them. Both get deploy/kafka's
+server.properties and, on top, this node's ports and data folder.
+"""
+
+import base64
+import os
+import shutil
+import subprocess
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from streamlearn.errors import BrokerError, ConfigError
+from streamlearn.runtime.kafka_jars import DEFAULT_CACHE, jars, jars_folder, java
+from streamlearn.shipped import shipped
+
+HOST = "127.0.0.1"
+IMAGE = "apache/kafka:4.3.1"
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """Where one broker listens and keeps its data."""
+
+    port: int
+    controller_port: int
+    folder: Path  # absolute
+    heap: str  # as for java -Xmx
+
+    def settings(self, *, listen_on: str, data: Path) -> dict[str, str]:
+        """What server.properties leaves open."""
+        return {
+            "listeners": f"PLAINTEXT://{listen_on}:{self.port},"
+            f"CONTROLLER://{listen_on}:{self.controller_port}",
+            "advertised.listeners": f"PLAINTEXT://{HOST}:{self.port}",
+            "controller.quorum.voters": f"1@{HOST}:{self.controller_port}",
+            "log.dirs": str(data),
+        }
+
+
+def can_use_java(cache_dir: Path = DEFAULT_CACHE) -> bool:
+    """Whether a broker can be started with Java: jars at hand, or Maven to fetch them."""
+    return shutil.which("java") is not None and (
+        shutil.which("mvn") is not None or jars_folder(cache_dir).is_dir()
+    )
+
+
+def command(node: Node, cache_dir: Path, on_progress: Callable[[str], None]) -> list[str]:
+    """How to run the node, its data folder made ready.
+
+    ConfigError without Java and Docker; BrokerError for a folder that Kafka cannot use.
+    """
+    if can_use_java(cache_dir):
+        return _java_command(node, jars(cache_dir, on_progress))
+    if docker := shutil.which("docker"):
+        return _docker_command(node, docker)
+    raise ConfigError(
+        "a local broker needs Java 17 with Maven, or Docker, and neither is on the PATH; "
+        "install one, or set STREAMLEARN_BOOTSTRAP to a broker that runs"
+    )
+
+
+def stop_command(node: Node, started: list[str], *, at_once: bool) -> list[str] | None:
+    """What must run beside the signal: a container is not its client's child."""
+    if not started[0].endswith("docker"):
+        return None
+    return [started[0], "kill" if at_once else "stop", _container(node)]
+
+
+def _java_command(node: Node, libs: Path) -> list[str]:
+    shared = (shipped("kafka") / "server.properties").read_text(encoding="utf-8")
+    own = node.settings(listen_on=HOST, data=node.folder / "log")
+    properties = node.folder / "server.properties"
+    lines = "\n".join(f"{key}={value}" for key, value in own.items())
+    properties.write_text(f"{shared}\n{lines}\n", encoding="utf-8")
+    if not (node.folder / "log" / "meta.properties").exists():
+        _format(node.folder, libs, properties)
+    return [
+        *(java(), f"-Xmx{node.heap}", f"-Xms{node.heap}", "-cp", f"{libs}/*"),
+        f"-Dlog4j2.configurationFile={shipped('kafka') / 'log4j2.properties'}",
+        *("kafka.Kafka", str(properties)),
+    ]
+
+
+def _format(folder: Path, libs: Path, properties: Path) -> None:
+    # Kafka's form of an id: 22 characters, never a leading dash
+    cluster = base64.urlsafe_b64encode(b"\0" + uuid.uuid4().bytes[1:]).decode().rstrip("=")
+    tool = [java(), "-cp", f"{libs}/*", "kafka.tools.StorageTool", "format"]
+    done = subprocess.run(
+        [*tool, "-t", cluster, "-c", str(properties)], capture_output=True, text=True
+    )
+    if done.returncode != 0:
+        raise BrokerError(
+            f"Kafka cannot use {folder}: {(done.stderr or done.stdout).strip()[-800:]}; "
+            "choose an empty --data-dir"
+        )
+
+
+def _container(node: Node) -> str:
+    return f"streamlearn-kafka-{node.port}"
+
+
+def _docker_command(node: Node, docker: str) -> list[str]:
+    shared = (shipped("kafka") / "server.properties").read_text(encoding="utf-8").splitlines()
+    lines = [line for line in shared if line and not line.startswith("#")]
+    own = node.settings(listen_on="", data=Path("/data/log"))
+    lines += [f"{key}={value}" for key, value in own.items()]
+    variables: list[str] = []
+    for line in lines:  # the image takes its settings as KAFKA_LOG_DIRS=...
+        key, _, value = line.partition("=")
+        variables += ["-e", f"KAFKA_{key.upper().replace('.', '_')}={value}"]
+    return [
+        *(docker, "run", "--rm", "--name", _container(node)),
+        *("-p", f"{HOST}:{node.port}:{node.port}", "-v", f"{node.folder}:/data"),
+        *("--user", f"{os.getuid()}:{os.getgid()}"),
+        *("-e", f"KAFKA_HEAP_OPTS=-Xmx{node.heap}", *variables, IMAGE),
+    ]
