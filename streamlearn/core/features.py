@@ -216,8 +216,6 @@ def write_features(
     d, start = layout.n_random, layout.new_start
     features[:, d] = 1.0
     recent = np.array(layout.recent, np.int64)
-    if not advance:
-        recent_means = recent_means.copy()  # a subscriber's is read-only; numba wants one kind
     _standardise(
         rows, mean, inverse_std, recent, recent_means, rates, d + 1, start, advance, features
     )

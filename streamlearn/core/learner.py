@@ -1,8 +1,8 @@
 """Learner: one stream's test-then-learn, all stages in order.
 
 In: frames. Out: an Outcome a frame, and at any time a Model and the state to go on from. A frame
-is cut into steps of `step_events` events; each step is tested with what was known before it, then
-learned:
+is cut into steps of `step_events` events (a stream's first frame into shorter ones at first); each
+step is tested with what was known before it, then learned:
 
 1 predict      scores of all heads, mixtures, what is served; the recent means move on
 2 grow         inputs (columns, missing flags, categories) and classes that the step brought
@@ -119,12 +119,26 @@ class StreamLearner:
         whole = None if self._asked_by(frame) else self._inputs.rows(frame)
         steps: list[_Step] = []
         with one_thread():
-            for start in range(0, len(frame), self.settings.step_events):
-                step = frame.rows(start, min(start + self.settings.step_events, len(frame)))
-                rows = None if whole is None else whole[start : start + len(step)]
-                steps.append(self._step(step, rows, lookup))
+            for start, stop in self._cuts(len(frame)):
+                rows = None if whole is None else whole[start:stop]
+                steps.append(self._step(frame.rows(start, stop), rows, lookup))
         self.version += 1
         return self._outcome(base_version, steps)
+
+    def _cuts(self, n: int) -> list[tuple[int, int]]:
+        """Start and stop of each step of a frame of n events.
+
+        A stream's first frame begins with steps of 1, 1, 2, 4, ... events, so that all but its
+        first event are tested by something; a stream may not have many frames.
+        """
+        cuts: list[tuple[int, int]] = []
+        start = 0
+        while start < n:
+            longest = max(start, 1) if self.version == 0 else n
+            stop = min(start + min(longest, self.settings.step_events), n)
+            cuts.append((start, stop))
+            start = stop
+        return cuts
 
     def _step(
         self, step: Frame, rows: NDArray[np.float64] | None, lookup: NDArray[np.int32]

@@ -214,13 +214,13 @@ class Mixture:
         tensors: dict[str, NDArray[Any]] = {
             "input/mean": experts.mean.copy(),
             "input/inverse_std": experts.inverse_std.copy(),
-            "input/scale": self.scale,
+            "input/scale": self.scale.copy(),
             "recent/means": experts.recent_means.copy(),
             "labels/recent": experts.labels.copy(),
-            "pool/weights": experts.weights,
+            "pool/weights": experts.weights.copy(),
             "pool/stack": experts.stack.copy(),
-            "pool/serve": experts.serve,
-            "pool/keep": experts.keep,
+            "pool/serve": experts.serve.copy(),
+            "pool/keep": experts.keep.copy(),
         }
         softmax = experts.softmax.reshape(len(self._rates), c, experts.layout.n_linear)
         ridge = [weights for view in self.ridge for weights in view.weights]

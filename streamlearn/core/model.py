@@ -60,6 +60,10 @@ class Model:
     slow: SlowWeights
     _cache: dict[str, Any] = field(default_factory=dict, init=False, repr=False)
 
+    def __post_init__(self) -> None:
+        for tensor in self.tensors.values():
+            tensor.flags.writeable = False
+
     @property
     def classes(self) -> tuple[Label, ...]:
         """Column c of the probabilities is the class classes[c]."""
@@ -140,13 +144,13 @@ def _build(model: Model, inputs: Inputs) -> Experts:
         n_label_features=1 + len(decays),
     )
 
-    def get(name: str, shape: Sequence[int], dtype: type) -> NDArray[Any]:
+    def get(name: str, shape: Sequence[int], dtype: type = np.float64) -> NDArray[Any]:
         if 0 in shape:
             return np.zeros(shape, dtype)
         tensor = tensors[name]
         if tensor.shape != tuple(shape) or tensor.dtype != dtype:
             raise ValueError(f"{name} is {tensor.dtype} {tensor.shape}, not {dtype} {shape}")
-        return tensor
+        return tensor.copy()  # writable, as the learner's own: one compiled code for both
 
     def ridge(view: str, n_features: int) -> NDArray[np.float32]:
         names = [f"ridge/{view}/{window}" for window in windows]
@@ -159,16 +163,16 @@ def _build(model: Model, inputs: Inputs) -> Experts:
         layout=layout,
         projections=project(model.slow, layout, get("input/scale", (2, d), np.float32)),
         rates=rates_of(half_lives),
-        mean=get("input/mean", (d,), np.float64),
-        inverse_std=get("input/inverse_std", (d,), np.float64),
-        recent_means=get("recent/means", (len(half_lives), len(inputs.recent)), np.float64),
-        labels=get("labels/recent", (layout.n_classes, 1 + len(decays)), np.float64),
+        mean=get("input/mean", (d,)),
+        inverse_std=get("input/inverse_std", (d,)),
+        recent_means=get("recent/means", (len(half_lives), len(inputs.recent))),
+        labels=get("labels/recent", (layout.n_classes, 1 + len(decays))),
         ridge_a=ridge("a", layout.n_a),
         ridge_b=ridge("b", layout.n_b),
         softmax=np.concatenate(softmax),
-        weights=get("pool/weights", (n_heads,), np.float64),
-        stack=get("pool/stack", (2, n_heads), np.float64),
-        serve=get("pool/serve", (3,), np.float64),
-        keep=get("pool/keep", (len(windows),), np.float64),
+        weights=get("pool/weights", (n_heads,)),
+        stack=get("pool/stack", (2, n_heads)),
+        serve=get("pool/serve", (3,)),
+        keep=get("pool/keep", (len(windows),)),
         n_classes=n_classes,
     )

@@ -116,8 +116,8 @@ class Inputs:
         with np.errstate(over="ignore", invalid="ignore"):
             whole = bool(np.isfinite(frame.numbers.sum()))
         if not whole:
-            gaps = (~np.isfinite(frame.numbers)).any(axis=0).tolist()
-            with_gaps = [name for name, gap in zip(frame.columns, gaps, strict=True) if gap]
+            gaps = np.flatnonzero((~np.isfinite(frame.numbers)).any(axis=0))
+            with_gaps = [frame.columns[j] for j in gaps]
         else:
             with_gaps = []
         if frame.columns != self.number_names:

@@ -6,6 +6,8 @@ weights, bit for bit on one machine. Figures: docs/learner.md.
 
 from dataclasses import dataclass
 
+from streamlearn.errors import ConfigError
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LearnerSettings:
@@ -20,3 +22,23 @@ class LearnerSettings:
     windows: tuple[float, ...] = (100.0, 1000.0, float("inf"))  # events, the heads' time scales
     softmax_rates: tuple[float, ...] = (0.02, 0.1)
     reservoir_per_class: int = 20
+
+    def __post_init__(self) -> None:
+        """ConfigError where a learner could not run."""
+        least = {
+            "seed": (self.seed, 0),
+            "step_events": (self.step_events, 1),
+            "random_features": (self.random_features, 1),
+            "max_context_columns": (self.max_context_columns, 0),
+            "reservoir_per_class": (self.reservoir_per_class, 1),
+            "the shortest of half_lives": (min(self.half_lives, default=1.0), 1e-3),
+            "the shortest of windows": (min(self.windows, default=0.0), 2.0),
+            "the smallest of softmax_rates": (min(self.softmax_rates, default=0.0), 1e-6),
+        }
+        for name, (value, limit) in least.items():
+            if not value >= limit:
+                raise ConfigError(f"learner setting {name} is {value}; it must be {limit} or more")
+        if not all(0.0 < decay < 1.0 for decay in self.label_decays):
+            raise ConfigError(
+                f"learner setting label_decays is {self.label_decays}; each lies between 0 and 1"
+            )
