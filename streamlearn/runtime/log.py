@@ -21,7 +21,7 @@ from confluent_kafka.admin import AdminClient
 
 from streamlearn.config import KafkaConfig
 from streamlearn.errors import BrokerError
-from streamlearn.runtime.publisher import Headers
+from streamlearn.wire.cloud_events import Headers
 
 TIMEOUT_S = 10.0
 SILENCE_S = 30.0

@@ -6,7 +6,7 @@ stays in the partition number that its events came from.
 """
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
@@ -15,8 +15,8 @@ from confluent_kafka import Producer as KafkaProducer
 
 from streamlearn.config import KafkaConfig
 from streamlearn.errors import BrokerError
+from streamlearn.wire import cloud_events as wire
 
-Headers: TypeAlias = Sequence[tuple[str, bytes]]
 TopicPartition: TypeAlias = tuple[str, int]
 
 _SLICE_S = 0.2  # how often a flush looks whether it should give up
@@ -42,13 +42,11 @@ class Publisher(Protocol):
         self,
         topic: str,
         partition: int,
-        key: bytes | None,
-        value: bytes | None,
-        headers: Headers = (),
+        message: wire.Message,
         *,
         vital: bool = True,
     ) -> None:
-        """Hand one message over; value None is a tombstone. Not vital: may get lost in silence."""
+        """Hand one message over (no value: a tombstone). What is not vital may get lost."""
 
     def flush(self) -> Mapping[TopicPartition, Acknowledged]:
         """Block until all is acknowledged; BrokerError if anything vital was not."""
@@ -80,9 +78,7 @@ class KafkaPublisher:
         self,
         topic: str,
         partition: int,
-        key: bytes | None,
-        value: bytes | None,
-        headers: Headers = (),
+        message: wire.Message,
         *,
         vital: bool = True,
     ) -> None:
@@ -90,10 +86,10 @@ class KafkaPublisher:
             try:
                 self._producer.produce(
                     topic,
-                    value=value,
-                    key=key,
+                    value=message.value,
+                    key=message.key,
                     partition=partition,
-                    headers=list(headers),
+                    headers=[*message.headers],
                     on_delivery=self._on_delivery if vital else None,
                 )
             except BufferError:  # the queue is full: wait for room

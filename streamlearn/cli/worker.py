@@ -1,0 +1,69 @@
+"""`streamlearn worker`: learn what is fed, publish the models."""
+
+import logging
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from streamlearn.cli.options import Bootstrap, ConfigFile, Prefix, load_config
+
+
+def worker(
+    config: ConfigFile = None,
+    bootstrap: Bootstrap = None,
+    prefix: Prefix = None,
+    group: Annotated[
+        str | None,
+        typer.Option(
+            help="Workers of one group share the partitions [STREAMLEARN_WORKER__GROUP].",
+            show_default=False,
+        ),
+    ] = None,
+    metrics_port: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            max=65535,
+            help="Where /metrics is; 0: any free one, see the log "
+            "[STREAMLEARN_WORKER__METRICS_PORT; 9464].",
+            show_default=False,
+        ),
+    ] = None,
+    state_dir: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of this worker's state, one for each worker "
+            "[STREAMLEARN_WORKER__STATE_DIR; state].",
+            show_default=False,
+        ),
+    ] = None,
+    checkpoint_interval: Annotated[
+        float | None,
+        typer.Option(
+            help="Seconds between checkpoints [STREAMLEARN_WORKER__CHECKPOINT_INTERVAL_S; 5].",
+            show_default=False,
+        ),
+    ] = None,
+    verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Log more.")] = False,
+) -> None:
+    """Learn what is fed and publish the models, until Ctrl-C or SIGTERM.
+
+    Start as many as you like, each with a --state-dir of its own; they share the partitions.
+    What happens is logged on stderr. A worker that was killed goes on where it was.
+    """
+    settings = load_config(
+        config,
+        kafka__bootstrap=bootstrap,
+        topics__prefix=prefix,
+        worker__group=group,
+        worker__metrics_port=metrics_port,
+        worker__state_dir=state_dir,
+        worker__checkpoint_interval_s=checkpoint_interval,
+    )
+    from streamlearn.runtime.app import run
+    from streamlearn.runtime.logs import set_up
+
+    set_up(sys.stderr, logging.DEBUG if verbose else logging.INFO)
+    run(settings)

@@ -1,0 +1,295 @@
+"""The worker process: Faust's app around one agent, signals, logs, metrics.
+
+Faust reads the events topic and keeps the group; `agents` takes frames to the learning thread;
+`trainer` learns there. What Faust lacks is added here: partitions are handed over with a
+checkpoint and a commit before they go, a StateError stops the worker with its message, and
+SIGTERM ends it in time even if no broker answers.
+"""
+
+import logging
+import os
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, cast
+
+import faust
+from faust.transport.drivers import aiokafka as driver
+from faust.worker import Worker as FaustWorker
+from mode.supervisors import CrashingSupervisor
+
+from streamlearn import topics as topic_specs
+from streamlearn.config import Config, KafkaConfig
+from streamlearn.errors import BrokerError, ConfigError, StreamlearnError
+from streamlearn.runtime import admin
+from streamlearn.runtime.agents import MAX_FRAMES, WITHIN_S, Agent
+from streamlearn.runtime.log import KafkaLog
+from streamlearn.runtime.logs import FAUST, OURS
+from streamlearn.runtime.publisher import KafkaPublisher
+from streamlearn.runtime.trainer import Trainer
+from streamlearn.stores.rocksdb import RocksDBStore
+from streamlearn.telemetry.metrics import MetricsServer, WorkerMetrics
+from streamlearn.topics import Topics
+
+SESSION_S = 6.0  # the broker's default minimum; a dead worker's partitions move after it
+HEARTBEAT_S = 1.0
+BUFFERED_FRAMES = 256  # a partition, fetched ahead
+TICK_S = 0.25
+METRICS_EVERY_S = 5.0
+GIVE_UP_S = 5.0  # after SIGTERM: don't wait for the broker any longer
+HARD_STOP_S = 12.0  # after SIGTERM: end, whatever hangs; Faust waits for ever without a broker
+
+log = logging.getLogger(OURS)
+
+
+class _Consumer(driver.Consumer):
+    """Hands partitions over before Faust forgets what was acknowledged."""
+
+    async def on_partitions_revoked(self, revoked: set[Any]) -> None:
+        await cast(WorkerApp, self.app).hand_over()
+        await super().on_partitions_revoked(revoked)
+
+
+class _Transport(driver.Transport):
+    Consumer = _Consumer
+
+
+class WorkerApp(faust.App):
+    """Faust's app with one agent on the events topic."""
+
+    def __init__(self, config: Config, topics: Topics, worker_id: str) -> None:
+        kafka, worker = config.kafka, config.worker
+        super().__init__(
+            worker.group,
+            broker=[f"kafka://{server}" for server in kafka.bootstrap.split(",")],
+            broker_credentials=_credentials(kafka),
+            broker_client_id=worker_id,
+            broker_session_timeout=SESSION_S,
+            broker_heartbeat_interval=HEARTBEAT_S,
+            broker_commit_interval=1.0,
+            datadir=str(worker.state_dir / "faust"),
+            agent_supervisor=CrashingSupervisor,
+            topic_allow_declare=False,
+            topic_disable_leader=True,
+            stream_buffer_maxsize=BUFFERED_FRAMES,
+            stream_wait_empty=False,  # acknowledgements wait for checkpoints
+            web_enabled=False,
+            worker_redirect_stdouts=False,
+        )
+        self.failure: BaseException | None = None
+        self.learning: Agent
+        self.trainer: Trainer
+        self._events = topics["events"].full_name
+        source = self.topic(
+            self._events, key_type=bytes, key_serializer="raw", value_type=bytes,
+            value_serializer="raw",
+        )  # fmt: skip
+        self.agent(source, concurrency=1)(self._learn)
+        self.on_rebalance_complete.connect(self._own)
+        self.on_before_shutdown.connect(self._last_checkpoint)
+        self.task(self._tick)
+
+    def _new_transport(self) -> Any:
+        return _Transport(self.conf.broker_consumer, self)
+
+    async def hand_over(self) -> None:
+        """Checkpoint and commit while the partitions are still ours."""
+        with self._stops_worker():
+            await self.learning.hand_over()
+            await self.consumer.commit()
+
+    async def _learn(self, stream: Any) -> None:
+        async for events in stream.noack_take(MAX_FRAMES, within=WITHIN_S):
+            with self._stops_worker():
+                await self.learning.take(events)
+
+    async def _own(self, *_: Any, **__: Any) -> None:
+        # awaited before events flow (on_partitions_assigned is not)
+        assigned = self.consumer.assignment()
+        partitions = [tp.partition for tp in assigned if tp.topic == self._events]
+        with self._stops_worker():
+            await self.learning.own(partitions, self.consumer_generation_id)
+
+    async def _last_checkpoint(self, *_: Any, **__: Any) -> None:
+        with self._stops_worker():
+            await self.learning.hand_over()
+
+    async def _tick(self) -> None:
+        """Checkpoints for streams that pause; lag; metrics to their topic."""
+        published = time.monotonic()
+        while not self.should_stop:
+            await self.sleep(TICK_S)
+            with self._stops_worker():
+                await self.learning.tick()
+                self._show_lag()
+                if time.monotonic() - published >= METRICS_EVERY_S:
+                    published = time.monotonic()
+                    await self.learning.call(self.trainer.publish_metrics)
+
+    def _show_lag(self) -> None:
+        ends = {
+            tp.partition: self.consumer.highwater(tp)
+            for tp in self.consumer.assignment()
+            if tp.topic == self._events
+        }
+        self.trainer.show_lag({number: end for number, end in ends.items() if end is not None})
+
+    @contextmanager
+    def _stops_worker(self) -> Iterator[None]:
+        """Remember the first failure: it is the worker's last word, and gives the exit code."""
+        try:
+            yield
+        except Exception as error:
+            if self.failure is None:
+                self.failure = error
+            raise
+
+
+class _Process(FaustWorker):
+    """Faust's process: quiet, and sure to end after SIGTERM."""
+
+    def __init__(self, app: WorkerApp, give_up: threading.Event) -> None:
+        super().__init__(app, quiet=True, override_logging=False, redirect_stdouts=False)
+        self.spinner = None
+        self._give_up = give_up
+
+    def _flag_as_shutdown_by_signal(self) -> None:
+        log.info("stopping: last checkpoint")
+        for seconds, action in ((GIVE_UP_S, self._give_up.set), (HARD_STOP_S, _hard_stop)):
+            timer = threading.Timer(seconds, action)
+            timer.daemon = True
+            timer.start()
+        super()._flag_as_shutdown_by_signal()
+
+    def _setproctitle(self, info: str, *, ident: str = "") -> None:
+        """The command line stays as it is."""
+
+
+def _hard_stop() -> None:
+    log.error(
+        "stopping took longer than %.0f s: ended without a last checkpoint; nothing is lost, "
+        "the next worker learns the last seconds again",
+        HARD_STOP_S,
+    )
+    logging.shutdown()
+    os._exit(1)
+
+
+def run(config: Config) -> None:
+    """Work until SIGTERM or Ctrl-C. Raises what stopped the worker: a StreamlearnError, mostly.
+
+    BrokerError when no broker answers or topics are missing, ConfigError when they are wrong.
+    """
+    topics = topic_specs.load(prefix=config.topics.prefix, partitions=config.topics.partitions)
+    _check_topics(config, topics)
+    worker_id = f"{socket.gethostname()}-{os.getpid()}"
+    folder = config.worker.state_dir / f"{config.topics.prefix}{config.worker.group}"
+    folder.mkdir(parents=True, exist_ok=True)
+    metrics = WorkerMetrics()
+    server = MetricsServer(
+        metrics.registry, host=config.worker.metrics_host, port=config.worker.metrics_port
+    )
+    publisher = KafkaPublisher(config.kafka, client_id=worker_id)
+    kafka_log = KafkaLog(config.kafka, group=config.worker.group)
+    trainer = Trainer(
+        config.learner,
+        topics,
+        worker_id=worker_id,
+        open_store=lambda number: RocksDBStore(folder / str(number)),
+        memory_budget_bytes=config.worker.memory_budget_mib << 20,
+        publisher=publisher,
+        log=kafka_log,
+        metrics=metrics,
+        clock=time.time,
+    )
+    log.info(
+        "worker %s in group %s at %s, state in %s, metrics at %s",
+        worker_id,
+        config.worker.group,
+        config.kafka.bootstrap,
+        folder,
+        server.url,
+    )
+    try:
+        _serve(config, topics, worker_id, trainer, publisher.give_up)
+    finally:
+        trainer.close()
+        kafka_log.close()
+        server.close()
+    log.info("stopped")
+
+
+def _serve(
+    config: Config, topics: Topics, worker_id: str, trainer: Trainer, give_up: threading.Event
+) -> None:
+    app = WorkerApp(config, topics, worker_id)
+    app.trainer = trainer
+    app.learning = Agent(
+        trainer,
+        acknowledge=lambda message: message.ack(app.consumer),
+        clock=time.monotonic,
+        checkpoint_interval_s=config.worker.checkpoint_interval_s,
+    )
+    quiet = _Hushed(app)
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(quiet)
+    try:
+        _Process(app, give_up).execute_from_commandline()
+    except SystemExit as end:
+        if app.failure is not None:
+            raise app.failure from None
+        if end.code not in (0, None):
+            raise BrokerError(
+                "the worker stopped by itself; its log says why. Start it again: it goes on "
+                "where it was"
+            ) from None
+    finally:
+        app.learning.close()
+
+
+class _Hushed(logging.Filter):
+    """Drops Faust's tracebacks of an error that has a message of its own."""
+
+    def __init__(self, app: WorkerApp) -> None:
+        super().__init__()
+        self._app = app
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        explained = isinstance(self._app.failure, StreamlearnError)
+        return not (explained and record.name.startswith(FAUST))
+
+
+def _check_topics(config: Config, topics: Topics) -> None:
+    """Faust waits in silence for a topic that is not there."""
+    for difference in admin.diff(config.kafka, topics):
+        if difference.kind is admin.Difference.MISSING:
+            raise BrokerError(
+                f"{difference.topic} is missing at {config.kafka.bootstrap}; create the topics "
+                "with `streamlearn topics apply`"
+            )
+        if difference.kind is admin.Difference.PARTITIONS:
+            raise ConfigError(
+                f"{difference}; set STREAMLEARN_TOPICS__PARTITIONS to {difference.found}, or use "
+                "another prefix (STREAMLEARN_TOPICS__PREFIX)"
+            )
+
+
+def _credentials(kafka: KafkaConfig) -> Any:
+    if kafka.protocol == "PLAINTEXT":
+        return None
+    context = None
+    if kafka.protocol.endswith("SSL"):
+        cafile = None if kafka.ca_file is None else str(kafka.ca_file)
+        context = ssl.create_default_context(cafile=cafile)
+    if kafka.protocol == "SSL":
+        return faust.SSLCredentials(context)
+    password = kafka.password.get_secret_value() if kafka.password else ""
+    return faust.SASLCredentials(
+        username=kafka.username,
+        password=password,
+        mechanism=kafka.sasl_mechanism,
+        ssl_context=context,
+    )

@@ -1,0 +1,170 @@
+"""Making what was learned durable, so that events may be acknowledged.
+
+Order of effects, for all partitions together:
+1 (done before) updates acknowledged
+2 the changed streams' states and reservoir rows in RocksDB, one write a partition
+3 a these states in the state topic, and the models in the snapshots topic, acknowledged
+  b the partition's marker, the snapshots' marker, tombstones of replaced states, acknowledged
+  c RocksDB remembers that the topic has them
+4 (agents) events up to the marker are acknowledged
+
+Each gap is safe: after 2 and within 3, streams are marked unsent in RocksDB, and the next
+checkpoint of whoever opens it sends them; on another disk the states before are still in the
+topic, and the events come again, since nothing was acknowledged.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+from streamlearn.errors import StateError
+from streamlearn.runtime.hot_streams import HotStream, HotStreams
+from streamlearn.runtime.partition import Partition, marker_key, seal
+from streamlearn.runtime.publisher import Acknowledged, Publisher
+from streamlearn.topics import Topics
+from streamlearn.wire import state_codec, update_codec
+from streamlearn.wire.cloud_events import Message
+from streamlearn.wire.state_codec import PartitionMarker, StoredState
+from streamlearn.wire.update_codec import Kind, Role, UpdateHeader
+
+SIZE_FACTOR = 3  # a stream in memory, against its state's bytes: learner, model, Python objects
+
+
+def encode(stream: HotStream, epoch: int) -> bytes:
+    """A stream's state as a blob."""
+    state = stream.learner.state()
+    return state_codec.encode(StoredState(stream.name, epoch, stream.offset, state))
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """What a checkpoint takes its content from."""
+
+    hot: HotStreams
+    warm: Callable[[Partition, str], HotStream]  # brings a stream to memory if it is not there
+    events_id: str  # of the events topic
+    updates_next: Mapping[int, int]  # partition to the updates topic's offset after our last
+
+
+class Checkpoint:
+    """Writes checkpoints. For the learning thread; `clock` is wall time.
+
+    `effect` is called with the name of each effect when it is done, for crash tests.
+    """
+
+    def __init__(
+        self,
+        topics: Topics,
+        *,
+        publisher: Publisher,
+        clock: Callable[[], float],
+        effect: Callable[[str], None],
+    ) -> None:
+        self._state = topics["state"].full_name
+        self._snapshots = topics["snapshots"].full_name
+        self._publisher = publisher
+        self._clock = clock
+        self._effect = effect
+        self.bytes = 0  # sent to state and snapshots so far
+
+    def write(self, partitions: Iterable[Partition], sources: Sources) -> dict[int, int]:
+        """Steps 2 and 3; partition to the offset that its marker covers."""
+        chosen = [p for p in partitions if p.dirty or p.next_offset - 1 > p.covered]
+        if not chosen:
+            return {}
+        for partition in chosen:  # 2
+            self._store(partition, sources.hot)
+        self._effect("rows written")
+        for partition in chosen:  # 3 a
+            self._send(partition, sources)
+        states = self._publisher.flush()
+        self._effect("states acknowledged")
+        for partition in chosen:  # 3 b
+            self._send_markers(partition, sources)
+        ends = self._publisher.flush()
+        self._effect("markers acknowledged")
+        for partition in chosen:  # 3 c
+            place = self._state, partition.number
+            self._settle(partition, sources.events_id, [states.get(place), ends.get(place)])
+        self._effect("rows settled")
+        return {p.number: p.covered for p in chosen}
+
+    def _store(self, partition: Partition, hot: HotStreams) -> None:
+        blobs = {}
+        for name in partition.dirty:
+            stream = hot.get(partition.number, name)
+            if stream is not None:  # else it was stored when it left memory
+                blobs[name] = encode(stream, partition.epoch)
+                hot.resize(stream, SIZE_FACTOR * len(blobs[name]))
+        partition.put_states(blobs)
+
+    def _send(self, partition: Partition, sources: Sources) -> None:
+        for name in sorted(partition.dirty):
+            blob = partition.blob(name)
+            if blob is None:
+                raise StateError(f"partition {partition.number}: no state of {name!r} to send")
+            self._send_all(self._state, partition, seal(name, blob))
+            stream = sources.warm(partition, name)
+            stream.slot = 1 - stream.slot
+            snapshot = update_codec.encode_model(
+                stream.published or stream.learner.model(),
+                slot=stream.slot,
+                epoch=partition.epoch,
+                source_partition=partition.number,
+                source_offset=stream.offset,
+                newest_event_s=stream.newest_event_s,
+                sent_s=self._clock(),
+            )
+            self._send_all(self._snapshots, partition, snapshot)
+
+    def _send_markers(self, partition: Partition, sources: Sources) -> None:
+        marker = self._marker(partition, sources.events_id)
+        forgotten = [
+            key
+            for name, replaced in partition.garbage.items()
+            for state in sorted(replaced)
+            for key in state.keys(name)
+        ]
+        forgotten += [marker_key(epoch) for epoch in sorted(partition.old_markers)]
+        messages = [state_codec.seal_marker(marker), *state_codec.seal_tombstones(forgotten)]
+        self._send_all(self._state, partition, messages)
+        header = UpdateHeader(
+            kind=Kind.MARKER,
+            epoch=partition.epoch,
+            source_partition=partition.number,
+            source_offset=marker.covered_offset,
+            updates_offset=sources.updates_next.get(partition.number, -1),
+            sent_s=self._clock(),
+        )
+        snapshots_marker = update_codec.encode_control(header, role=Role.SNAPSHOTS)
+        self._send_all(self._snapshots, partition, [snapshots_marker])
+
+    def _settle(
+        self, partition: Partition, events_id: str, taken: list[Acknowledged | None]
+    ) -> None:
+        """The topic has it all: remember that, and how far the state topic is ours alone."""
+        for acknowledged in taken:
+            if acknowledged is None:
+                continue
+            if not acknowledged.continues(partition.state_next):
+                break  # somebody else wrote: what he wrote is read at the next take-over
+            partition.state_next = acknowledged.last + 1
+        marker = self._marker(partition, events_id)
+        partition.sent(partition.dirty, marker)
+        partition.dirty.clear()
+        partition.garbage.clear()
+        partition.old_markers.clear()
+        partition.covered = marker.covered_offset
+
+    def _marker(self, partition: Partition, events_id: str) -> PartitionMarker:
+        return PartitionMarker(
+            epoch=partition.epoch,
+            covered_offset=max(partition.covered, partition.next_offset - 1),
+            source_partition=partition.number,
+            source_topic_id=events_id,
+            written_s=self._clock(),
+        )
+
+    def _send_all(self, topic: str, partition: Partition, messages: Iterable[Message]) -> None:
+        for message in messages:
+            self._publisher.send(topic, partition.number, message)
+            self.bytes += len(message.value or b"")

@@ -1,0 +1,83 @@
+"""Streams in memory: the ones used last, within a budget; the others lie in their stores.
+
+A stream is let go only through `on_evict`, which puts its state into its partition's store, so a
+budget that is too small costs time, never events.
+"""
+
+import math
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from streamlearn.core.learner import StreamLearner
+from streamlearn.core.model import Model
+
+UNMEASURED_BYTES = 1 << 20  # counted for a stream until its first checkpoint measures it
+
+
+@dataclass(slots=True)
+class HotStream:
+    """One stream in memory, with what was last said about it."""
+
+    partition: int
+    learner: StreamLearner
+    offset: int  # source offset of the newest frame learned
+    published: Model | None  # None: the next update is a full one
+    newest_event_s: float = math.nan  # event time of the newest event, seconds since the epoch
+    newest_record_s: float = math.nan  # Kafka's time of the newest frame, seconds since the epoch
+    size: int = UNMEASURED_BYTES  # bytes, about
+    slot: int = 0  # of its newest snapshot: two in turn, so that one is always whole
+
+    @property
+    def name(self) -> str:
+        return self.learner.stream
+
+
+class HotStreams:
+    """Least recently used streams leave first, when bytes are over the budget."""
+
+    def __init__(self, budget_bytes: int, on_evict: Callable[[HotStream], None]) -> None:
+        self._budget = budget_bytes
+        self._on_evict = on_evict
+        self._streams: OrderedDict[tuple[int, str], HotStream] = OrderedDict()
+        self.bytes = 0
+
+    def __len__(self) -> int:
+        return len(self._streams)
+
+    def __iter__(self) -> Iterator[HotStream]:
+        return iter(list(self._streams.values()))
+
+    def get(self, partition: int, name: str) -> HotStream | None:
+        """The stream if it is in memory; it counts as used now."""
+        stream = self._streams.get((partition, name))
+        if stream is not None:
+            self._streams.move_to_end((partition, name))
+        return stream
+
+    def add(self, stream: HotStream) -> None:
+        """Keep a stream that was not in memory."""
+        self._streams[stream.partition, stream.name] = stream
+        self.bytes += stream.size
+
+    def resize(self, stream: HotStream, size: int) -> None:
+        """Its size was measured."""
+        self.bytes += size - stream.size
+        stream.size = size
+
+    def make_room(self, keep: int = 0) -> None:
+        """Evict until the budget holds, but never the `keep` used last."""
+        while self.bytes > self._budget and len(self._streams) > max(keep, 1):
+            stream = next(iter(self._streams.values()))
+            self._on_evict(stream)
+            self._forget(stream)
+
+    def drop(self, partition: int, names: set[str] | None = None) -> None:
+        """Forget streams of a partition without storing them; None: all of them."""
+        for stream in self:
+            if stream.partition == partition and (names is None or stream.name in names):
+                self._forget(stream)
+
+    def _forget(self, stream: HotStream) -> None:
+        del self._streams[stream.partition, stream.name]
+        self.bytes -= stream.size

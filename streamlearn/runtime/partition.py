@@ -1,0 +1,153 @@
+"""One owned partition: its store, how far it is learned, and what its next checkpoint must write.
+
+Rows of a partition's store:
+
+| key | row |
+|---|---|
+| `stream\\0NAME` | the newest state of a stream, as state_codec encodes it |
+| `unsent\\0NAME` | the topic may not have that state yet; value: states there that it replaces |
+| `kept\\0NAME\\0SLOT` | the event that lies in a slot of the stream's reservoir, as a frame |
+| `marker` | the newest marker that is known to be in the topic |
+| `read` | how far the state topic was read: its id, next offset |
+
+A state in the topic has keys of its own, that no other state ever gets (its slot is its offset):
+nobody, however late, can overwrite or delete a state that he has not seen.
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from streamlearn.stores.store import Store
+from streamlearn.wire import state_codec
+from streamlearn.wire.cloud_events import Headers, Message
+from streamlearn.wire.envelope import PART_BYTES, part_key
+from streamlearn.wire.state_codec import PartitionMarker, StoredState
+
+_MARKER, _READ = b"marker", b"read"
+_STREAM, _UNSENT, _KEPT = b"stream\0", b"unsent\0", b"kept\0"
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """One message of the events topic, as it came."""
+
+    offset: int
+    key: bytes | None
+    value: bytes | None
+    headers: Headers
+    timestamp_s: float  # seconds since the epoch, of its producer
+
+
+class Written(NamedTuple):
+    """One state of a stream, as it is known in the state topic.
+
+    In order of worth: what a state holds follows from the log alone, so the highest offset wins,
+    whoever wrote it; the epoch only decides between equals.
+    """
+
+    offset: int  # source offset that it covers
+    epoch: int
+    parts: int
+
+    @classmethod
+    def of(cls, blob: bytes) -> "Written":
+        """What a blob says about itself."""
+        epoch, offset = state_codec.covers(blob)
+        return cls(offset, epoch, max(1, -(-len(blob) // PART_BYTES)))
+
+    def keys(self, name: str) -> list[bytes]:
+        """Its keys in the state topic."""
+        parts = range(self.parts)
+        return [part_key(name, self.epoch, slot=self.offset, part=part) for part in parts]
+
+
+def marker_key(epoch: int) -> bytes:
+    """The key of an epoch's marker in the state topic."""
+    return part_key("", "marker", epoch)
+
+
+def seal(name: str, blob: bytes) -> list[Message]:
+    """A state as messages for the state topic, under keys that are this state's alone."""
+    return state_codec.seal_state(blob, stream=name, slot=Written.of(blob).offset)
+
+
+@dataclass(slots=True)
+class Partition:
+    """What is known of one owned partition. For the learning thread."""
+
+    number: int
+    store: Store
+    epoch: int = 0  # ours; 0 until claimed
+    next_offset: int = 0  # of the events topic, that the consumer will bring
+    covered: int = -1  # newest offset that a marker in the topic covers
+    state_topic: str = ""  # id of the state topic that was read
+    state_next: int = 0  # there: everything before it is in the store
+    dirty: set[str] = field(default_factory=set)  # streams whose newest state is not in the topic
+    announced: set[str] = field(default_factory=set)  # had their full update in this epoch
+    garbage: dict[str, set[Written]] = field(default_factory=dict)  # replaced, still in the topic
+    old_markers: set[int] = field(default_factory=set)  # epochs whose markers are in the topic
+    _kept: dict[bytes, bytes] = field(default_factory=dict)  # reservoir rows for the next write
+
+    def load(self) -> None:
+        """Read what the store says about itself."""
+        read = self.store.get(_READ)
+        if read is not None:
+            said = json.loads(read)
+            self.state_topic, self.state_next = said["topic"], said["next"]
+        for key, row in self.store.scan(_UNSENT):
+            name = key[len(_UNSENT) :].decode()
+            self.dirty.add(name)
+            self.garbage[name] = {Written(*entry) for entry in json.loads(row)}
+
+    def marker(self) -> PartitionMarker | None:
+        """The newest marker that was known to be in the topic when it was stored."""
+        row = self.store.get(_MARKER)
+        return None if row is None else state_codec.decode_marker(row)
+
+    def blob(self, name: str) -> bytes | None:
+        """The stored state of a stream, as bytes."""
+        return self.store.get(_STREAM + name.encode())
+
+    def state(self, name: str) -> StoredState | None:
+        """The stored state of a stream; StateError if it is corrupt."""
+        blob = self.blob(name)
+        return None if blob is None else state_codec.decode(blob, stream=name)
+
+    def put_states(self, blobs: Mapping[str, bytes]) -> None:
+        """Write newer states of streams, in one step; they count as unsent until `sent`."""
+        puts, self._kept = self._kept, {}
+        for name, blob in blobs.items():
+            before = self.blob(name)
+            replaced = self.garbage.setdefault(name, set())
+            if before is not None:
+                replaced.add(Written.of(before))
+            replaced.discard(Written.of(blob))
+            puts[_STREAM + name.encode()] = blob
+            puts[_UNSENT + name.encode()] = json.dumps(sorted(replaced)).encode()
+        self.store.write(puts)
+
+    def sent(self, names: Iterable[str], marker: PartitionMarker) -> None:
+        """The topic has these streams' stored states, and this marker."""
+        deletes = [_UNSENT + name.encode() for name in names]
+        row = state_codec.encode_marker(marker)
+        self.store.write({_MARKER: row, _READ: self._read_row()}, deletes)
+
+    def take(self, blobs: Mapping[str, bytes]) -> None:
+        """Write states that came from the topic, so need not be sent."""
+        puts = {_STREAM + name.encode(): blob for name, blob in blobs.items()}
+        self.store.write(puts, [_UNSENT + name.encode() for name in blobs])
+        self.dirty -= blobs.keys()
+
+    def has_read(self, marker: PartitionMarker | None) -> None:
+        """The state topic is in the store up to `state_next`."""
+        row = {} if marker is None else {_MARKER: state_codec.encode_marker(marker)}
+        self.store.write({_READ: self._read_row(), **row})
+
+    def keep(self, name: str, slot: int, event: bytes) -> None:
+        """An event took a slot of the stream's reservoir; written with the next states."""
+        self._kept[_KEPT + name.encode() + b"\0%d" % slot] = event
+
+    def _read_row(self) -> bytes:
+        return json.dumps({"topic": self.state_topic, "next": self.state_next}).encode()

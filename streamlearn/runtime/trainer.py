@@ -1,0 +1,321 @@
+"""What the learning thread does: take partitions over, learn frames, publish, checkpoint.
+
+A micro-batch, in order (1 of the worker's order of effects, see agents):
+a decode; what can't be learned becomes a dead letter
+b test and learn, frame by frame, in the log's order; frames that a stream knows are skipped
+c slow weights that nobody has seen, acknowledged
+d an update a stream (several frames of a stream make one) and dead letters, acknowledged
+
+What is learned follows from the log alone; how frames were batched only decides which versions
+are published. After an error nothing more is done: the worker ends, and the next one goes on from
+the last checkpoint.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+from streamlearn.core.learner import Outcome, StreamLearner
+from streamlearn.core.records import Frame, Rejection
+from streamlearn.core.settings import LearnerSettings
+from streamlearn.core.update import diff
+from streamlearn.errors import FrameError
+from streamlearn.runtime.checkpoint import Checkpoint, Sources, encode
+from streamlearn.runtime.hot_streams import HotStream, HotStreams
+from streamlearn.runtime.log import Log
+from streamlearn.runtime.logs import OURS
+from streamlearn.runtime.partition import Arrival, Partition
+from streamlearn.runtime.publisher import Publisher
+from streamlearn.runtime.restore import Restore
+from streamlearn.stores.store import Store
+from streamlearn.telemetry.metrics import DRIFT_CODES, FrameScore, WorkerMetrics
+from streamlearn.topics import Topics
+from streamlearn.wire import dead_letter_codec, event_codec, metrics_codec, update_codec
+
+log = logging.getLogger(OURS)
+
+
+class Trainer:
+    """All learning of one worker. Every method runs on the learning thread, one at a time.
+
+    `open_store` opens a partition's rows; `clock` is wall time in seconds; `effect` is called
+    with the name of each effect when it is done, for crash tests.
+    """
+
+    def __init__(
+        self,
+        settings: LearnerSettings,
+        topics: Topics,
+        *,
+        worker_id: str,
+        open_store: Callable[[int], Store],
+        memory_budget_bytes: int,
+        publisher: Publisher,
+        log: Log,
+        metrics: WorkerMetrics,
+        clock: Callable[[], float],
+        effect: Callable[[str], None] = lambda name: None,
+    ) -> None:
+        self._settings = settings
+        self._worker_id = worker_id
+        self._open_store = open_store
+        self._publisher = publisher
+        self._log = log
+        self._metrics = metrics
+        self._clock = clock
+        self._effect = effect
+        self._names = {spec.name: spec.full_name for spec in topics}
+        self._restore = Restore(topics, log=log, publisher=publisher, clock=clock)
+        self._checkpoint = Checkpoint(topics, publisher=publisher, clock=clock, effect=effect)
+        self._partitions: dict[int, Partition] = {}
+        self._hot = HotStreams(memory_budget_bytes, self._evict)
+        self._slow_seen: set[str] = set()  # hashes of slow weights that we published
+        self._updates_next: dict[int, int] = {}
+        self._touched: dict[tuple[int, str], HotStream] = {}
+        self._waiting: list[float] = []  # timestamps of frames whose update is under way
+
+    # --- ownership
+
+    def own(self, partitions: Sequence[int], generation: int) -> None:
+        """Take over these partitions and let go of all others."""
+        for number in self._partitions.keys() - set(partitions):
+            self._hot.drop(number)
+            self._partitions.pop(number).store.close()
+        for number in partitions:
+            self._take_over(number, generation)
+        self._metrics.epochs({n: p.epoch for n, p in self._partitions.items()})
+
+    def _take_over(self, number: int, generation: int) -> None:
+        begun = time.perf_counter()
+        partition = self._partitions.get(number)
+        if partition is None:
+            partition = Partition(number, self._open_store(number))
+            partition.load()
+            self._partitions[number] = partition
+        epoch = partition.epoch
+        found = self._restore.take_over(partition, generation, self._offset_in_memory(number))
+        self._hot.drop(number, set(found.newer))
+        if partition.epoch != epoch:
+            for stream in self._hot:
+                if stream.partition == number:
+                    stream.published = None  # the first update of an epoch is a full one
+        _, self._updates_next[number] = self._log.watermarks(self._names["updates"], number)
+        seconds = time.perf_counter() - begun
+        self._metrics.histogram("streamlearn_restore_seconds").observe(seconds)
+        log.info(
+            "partition %d: epoch %d, from offset %d, %d streams from %d records of the state "
+            "topic, %.2f s",
+            *(number, partition.epoch, partition.next_offset, len(found.newer), found.records),
+            seconds,
+        )
+
+    def _offset_in_memory(self, number: int) -> Callable[[str], int | None]:
+        def offset(name: str) -> int | None:
+            stream = self._hot.get(number, name)
+            return None if stream is None else stream.offset
+
+        return offset
+
+    # --- learning
+
+    def learn(self, arrivals: Mapping[int, Sequence[Arrival]]) -> None:
+        """Learn frames by partition, each in order of offsets; returns when all is published."""
+        for number, messages in arrivals.items():
+            partition = self._partitions[number]
+            for message in messages:
+                if self._follows(partition, message.offset):
+                    self._learn(partition, message)
+                    partition.next_offset = message.offset + 1
+        self._publish()
+        self._hot.make_room()
+        self._metrics.gauge("streamlearn_hot_streams").set(len(self._hot))
+        self._metrics.gauge("streamlearn_hot_bytes").set(self._hot.bytes)
+
+    def _follows(self, partition: Partition, offset: int) -> bool:
+        """Whether this message is the next one; RuntimeError if one before it was left out."""
+        expected = partition.next_offset
+        if offset > expected:  # legal only for offsets without a message, as transactions leave
+            events, number = self._names["events"], partition.number
+            for record in self._log.read(events, number, expected, offset):
+                raise RuntimeError(
+                    f"{events} partition {number}: the consumer left out offset {record.offset} "
+                    f"(it went from {expected} to {offset}); start the worker again"
+                )
+        return offset >= expected
+
+    def _learn(self, partition: Partition, message: Arrival) -> None:
+        try:
+            frame, rejected = event_codec.decode(
+                message.value, message.key, message.headers, message.timestamp_s
+            )
+        except FrameError as error:
+            self._bury(partition, message, (dead_letter_codec.of_frame(error),))
+            return
+        stream = self._stream(partition, frame.stream)
+        if message.offset <= stream.offset:
+            self._metrics.counter("streamlearn_replayed_frames").inc()
+            return
+        if rejected:
+            self._bury(partition, message, rejected)
+        begun = time.perf_counter()
+        outcome = stream.learner.learn(frame)
+        seconds = time.perf_counter() - begun
+        stream.offset = message.offset
+        stream.newest_event_s = float(np.fmax(stream.newest_event_s, frame.event_time_s.max()))
+        stream.newest_record_s = message.timestamp_s
+        partition.dirty.add(frame.stream)
+        self._touched[partition.number, frame.stream] = stream
+        self._waiting.append(message.timestamp_s)
+        self._keep(partition, frame, outcome)
+        self._metrics.learned(_score(frame, outcome), seconds)
+
+    def _stream(self, partition: Partition, name: str) -> HotStream:
+        """The stream in memory; loaded from the store, or new, if it is not there yet."""
+        stream = self._hot.get(partition.number, name)
+        if stream is None:
+            stored = partition.state(name)
+            if stored is None:
+                learner = StreamLearner(name, self._settings)
+                stream = HotStream(partition.number, learner, -1, None)
+            else:
+                learner = StreamLearner.restore(stored.state, self._settings)
+                offset = stored.source_offset
+                stream = HotStream(partition.number, learner, offset, None)
+                if name in partition.announced:  # all that it learned was published: go on there
+                    stream.published = learner.model()
+            self._hot.add(stream)
+        return stream
+
+    def _keep(self, partition: Partition, frame: Frame, outcome: Outcome) -> None:
+        """Events that the reservoir took, as rows for people to look at and for later learning."""
+        for row, slot in enumerate(outcome.kept_slots.tolist()):
+            if slot >= 0:
+                event, _ = event_codec.encode(frame.rows(row, row + 1))
+                partition.keep(frame.stream, slot, event)
+
+    def _bury(
+        self,
+        partition: Partition,
+        message: Arrival,
+        rejected: Sequence[Rejection],
+    ) -> None:
+        letters = dead_letter_codec.encode(
+            rejected,
+            message.value,
+            message.key,
+            message.headers,
+            topic=self._names["events"],
+            partition=partition.number,
+            offset=message.offset,
+        )
+        for letter in letters:
+            self._publisher.send(self._names["deadletters"], 0, letter)
+        for rejection in rejected:
+            self._metrics.counter("streamlearn_dead_letters").labels(rejection.reason.value).inc()
+
+    # --- publishing
+
+    def _publish(self) -> None:
+        models = {place: stream.learner.model() for place, stream in self._touched.items()}
+        fresh = {m.slow.hash: m.slow for m in models.values()}.items()
+        for digest, slow in fresh:  # c
+            if digest not in self._slow_seen:
+                for message in update_codec.encode_slow(slow, sent_s=self._clock()):
+                    self._publisher.send(self._names["slow"], 0, message)
+                self._publisher.flush()
+                self._slow_seen.add(digest)
+                self._effect("slow weights acknowledged")
+        sizes = {}
+        for (number, name), stream in self._touched.items():  # d
+            model = models[number, name]
+            partition = self._partitions[number]
+            update = diff(stream.published, model)
+            messages = update_codec.encode(
+                update,
+                epoch=partition.epoch,
+                source_partition=number,
+                source_offset=stream.offset,
+                newest_event_s=stream.newest_event_s,
+                newest_record_s=stream.newest_record_s,
+                sent_s=self._clock(),
+            )
+            for message in messages:
+                self._publisher.send(self._names["updates"], number, message)
+            sizes[number, name] = sum(len(message.value or b"") for message in messages)
+        self._effect("updates sent")
+        taken = self._publisher.flush()
+        for (topic, number), acknowledged in taken.items():
+            if topic == self._names["updates"]:
+                self._updates_next[number] = acknowledged.last + 1
+        self._effect("updates acknowledged")
+        for (number, name), stream in self._touched.items():
+            kind = "delta" if stream.published is not None else "full"
+            stream.published = models[number, name]
+            self._partitions[number].announced.add(name)
+            version = stream.published.version
+            self._metrics.published(name, version, kind, sizes[number, name])
+        now = self._clock()
+        latency = self._metrics.histogram("streamlearn_event_to_update_seconds")
+        for timestamp_s in self._waiting:
+            latency.observe(max(0.0, now - timestamp_s))
+        self._touched, self._waiting = {}, []
+
+    # --- durability
+
+    def checkpoint(self) -> Mapping[int, int]:
+        """Make durable what was learned; partition to the offset that its marker covers."""
+        begun, before = time.perf_counter(), self._checkpoint.bytes
+        sources = Sources(
+            hot=self._hot,
+            warm=self._stream,
+            events_id=self._log.topic_id(self._names["events"]),
+            updates_next=self._updates_next,
+        )
+        covered = self._checkpoint.write(self._partitions.values(), sources)
+        self._hot.make_room()
+        if covered:
+            seconds, size = time.perf_counter() - begun, self._checkpoint.bytes - before
+            self._metrics.histogram("streamlearn_checkpoint_seconds").observe(seconds)
+            self._metrics.counter("streamlearn_checkpoint_bytes").inc(size)
+            log.debug("checkpoint: %s, %d KiB, %.3f s", dict(covered), size >> 10, seconds)
+        return covered
+
+    def _evict(self, stream: HotStream) -> None:
+        partition = self._partitions[stream.partition]
+        if stream.name in partition.dirty:
+            partition.put_states({stream.name: encode(stream, partition.epoch)})
+
+    # --- telemetry
+
+    def publish_metrics(self) -> None:
+        """The registry to the metrics topic; may get lost."""
+        message = metrics_codec.encode(
+            self._metrics.registry, worker=self._worker_id, written_s=self._clock()
+        )
+        self._publisher.send(self._names["metrics"], 0, message, vital=False)
+
+    def show_lag(self, ends: Mapping[int, int]) -> None:
+        """Frames that wait, from the ends of the events topic's partitions. From any thread."""
+        owned = self._partitions
+        lag = {n: max(0, end - owned[n].next_offset) for n, end in ends.items() if n in owned}
+        self._metrics.lag(lag)
+
+    def close(self) -> None:
+        """Close the stores. What was not checkpointed is learned again."""
+        for partition in self._partitions.values():
+            partition.store.close()
+        self._partitions = {}
+
+
+def _score(frame: Frame, outcome: Outcome) -> FrameScore:
+    return FrameScore(
+        stream=frame.stream,
+        events=len(frame),
+        labelled=outcome.n_labelled,
+        correct=outcome.n_correct,
+        no_change_correct=outcome.n_no_change_correct,
+        majority_correct=outcome.n_majority_correct,
+        drift=DRIFT_CODES[outcome.drift.value],
+    )
