@@ -101,6 +101,7 @@ def open_source(
     stream_name: str | None = None,
     time: str | None = None,
     ignore: tuple[str, ...] = (),
+    keep: tuple[str, ...] = (),
     frame_events: int = 256,
     stdin: BinaryIO | None = None,
 ) -> Source:
@@ -109,7 +110,8 @@ def open_source(
     `label`, `stream` and `time` name columns (arrays of an npz). Without `stream` all events are
     of the stream `stream_name`, by default the file's name (its folder's, for a file that is just
     called data). Without `time` the n-th event's time
-    is n. Columns called label, event_time and event_id are what they say if nothing else is
+    is n. `ignore` leaves columns out, `keep` uses ones that would be left out (counters, ids).
+    Columns called label, event_time and event_id are what they say if nothing else is
     asked for. InputError for what cannot be read, with the remedy.
     """
     if not 1 <= frame_events <= MAX_FRAME_EVENTS:
@@ -130,7 +132,7 @@ def open_source(
     inferred.time = "the event's number, since --time names no column"
     default = -1 if stream else codes.stream(name)
     if not live and file.suffix == ".npz":
-        roles = Roles(label, stream, time, None, ignore)
+        roles = Roles(label, stream, time, None, ignore, keep)
         archive = Archive(file, roles, codes, inferred, default_stream=default)
         return Source(
             archive.rows(), codes, inferred,
@@ -138,7 +140,9 @@ def open_source(
         )  # fmt: skip
     reader = open_reader(None if live else file, stdin or sys.stdin.buffer)
     try:
-        rows = _table(reader, Roles(label, stream, time, None, ignore), codes, inferred, default)
+        rows = _table(
+            reader, Roles(label, stream, time, None, ignore, keep), codes, inferred, default
+        )
     except BaseException:
         if not live:
             reader.close()
@@ -168,14 +172,16 @@ def _table(
     ):
         if not (sparse and reader.total_bytes == 0):
             check_column(name, flag, columns, reader.name)
-    for name in asked.ignore:
-        check_column(name, "--ignore", columns, reader.name)
+    for names, flag in ((asked.ignore, "--ignore"), (asked.keep, "--keep")):
+        for name in names:
+            check_column(name, flag, columns, reader.name)
     roles = Roles(
         label=asked.label or _if_there("label", columns, asked),
         stream=asked.stream,
         time=asked.time or _if_there("event_time", columns, asked),
         event_id=_if_there("event_id", columns, asked),
         ignore=asked.ignore,
+        keep=asked.keep,
     )
     inferred.label = roles.label
     table = TableRows(reader, roles, codes, inferred, default_stream=default_stream)

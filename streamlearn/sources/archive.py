@@ -23,7 +23,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from streamlearn.errors import InputError
-from streamlearn.sources.kinds import Kind, Told
+from streamlearn.sources.kinds import Kind, Told, unless_counter
 from streamlearn.sources.labels import LabelColumn, TimeColumn, stream_codes
 from streamlearn.sources.rows import Codes, Rows
 from streamlearn.sources.table import Inferred, Roles, check_column
@@ -56,9 +56,7 @@ class Archive:
         check_column(stream, "--stream", beside, where)
         check_column(roles.time, "--time", beside, where)
         self._columns = self._names()
-        keep = [at for at, name in enumerate(self._columns) if name not in roles.ignore]
-        self._keep = np.array(keep, np.intp)
-        self._columns = tuple(self._columns[at] for at in keep)
+        self._tell(said, roles)
         self._labels = self._coded_labels(label, codes)
         self._streams = np.full(len(self._x), default_stream, np.int32)
         if stream is not None:
@@ -90,6 +88,25 @@ class Archive:
             return tuple(map(str, given.tolist()))
         return tuple(f"x{at}" for at in range(d))
 
+    def _tell(self, said: Inferred, roles: Roles) -> None:
+        """Which columns are features: all but counters and the ones to ignore."""
+        for asked, flag in ((roles.ignore, "--ignore"), (roles.keep, "--keep")):
+            for name in asked:
+                check_column(name, flag, self._columns, said.name)
+        first = self._x[self._order()[:ROWS]].astype(np.float64)
+        for at, name in enumerate(self._columns):
+            told = Told(Kind.NUMBER)
+            if name in roles.ignore:
+                told = Told(Kind.IGNORED, "as asked")
+            elif name not in roles.keep:
+                told = unless_counter(told, first[:, at])
+            said.columns[name] = told
+        numbers = said.of_kind(Kind.NUMBER)
+        if not numbers:
+            raise InputError(f"{said.name}: no column of X is left to learn from; ignore fewer")
+        self._keep = np.array([self._columns.index(name) for name in numbers], np.intp)
+        self._columns = numbers
+
     def _coded_labels(self, label: str | None, codes: Codes) -> NDArray[np.int32]:
         if label is None:
             return np.full(len(self._x), -1, np.int32)
@@ -113,7 +130,6 @@ class Archive:
     ) -> None:
         said.format = f"npz, X {self._arrays['X'].shape}"
         said.label = label
-        said.columns = {name: Told(Kind.NUMBER) for name in self._columns}
         if stream is not None:
             said.stream = f"array {stream!r}"
         if "order" in self._arrays:

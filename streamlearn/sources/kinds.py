@@ -7,9 +7,12 @@
 | date     | a date type, or 9 of 10 values are ISO 8601            | seconds since 1970       |
 | category | few different short texts                              | text                     |
 | text     | all other text                                         | text                     |
-| ignored  | row counters, ids (every value is new), nested, binary | nothing                  |
+| ignored  | counters, ids (every value is new), nested, binary     | nothing                  |
 
-Empty cells and NA, NaN, null, None, ? are missing numbers; a missing text is an empty cell.
+A counter never falls and often rises: a row number, a date, a clock. It is always new, so nothing
+learned about its values holds for the next ones (elec2 at steps of 32: .908 without its date,
+.905 with it). Empty cells and NA, NaN, null, None, ? are missing numbers; a missing text is an
+empty cell.
 A column without a single value has no kind yet: it is told later, when one comes.
 """
 
@@ -24,6 +27,8 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 MOSTLY = 0.9  # of the values
+COUNTER_VALUES = 50  # that many values, none lower than the one before
+COUNTER_RISES = 20  # of these higher
 ID_VALUES = 50  # that many values, all different, before a column is called an id
 ID_CHARACTERS = 64
 CATEGORY_CHARACTERS = 64
@@ -63,6 +68,17 @@ class Told:
     note: str = ""
 
 
+DATES = Told(Kind.DATE, "as seconds since 1970")
+
+
+def unless_counter(told: Told, numbers: NDArray[np.float64]) -> Told:
+    """`told`, or IGNORED where the first values (n,) never fall and often rise."""
+    steps = np.diff(numbers[np.isfinite(numbers)])
+    if len(steps) + 1 < COUNTER_VALUES or (steps < 0).any() or (steps > 0).sum() < COUNTER_RISES:
+        return told
+    return Told(Kind.IGNORED, f"a {told.kind} that only grows, always new; --keep uses it")
+
+
 def plain(values: Any) -> Any:
     """A column as one array of a plain type: chunks joined, dictionaries resolved."""
     if isinstance(values, pa.ChunkedArray):
@@ -85,12 +101,10 @@ def tell(values: Any, *, comma: str = THOUSANDS) -> Told | None:
         return None
     if pa.types.is_boolean(kind):
         return Told(Kind.BOOLEAN)
-    if pa.types.is_integer(kind) and _counts_rows(values):
-        return Told(Kind.IGNORED, "counts the rows")
     if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind):
-        return Told(Kind.NUMBER)
+        return unless_counter(Told(Kind.NUMBER), as_numbers(values, Kind.NUMBER)[0])
     if pa.types.is_temporal(kind):
-        return Told(Kind.DATE, "as seconds since 1970")
+        return unless_counter(DATES, as_numbers(values, Kind.DATE)[0])
     return Told(Kind.IGNORED, f"values of type {kind}")
 
 
@@ -102,18 +116,17 @@ def _tell_text(values: Any, comma: str) -> Told | None:
         return None
     numbers = _share(present, f"{NUMBER}|{comma}")
     if numbers >= MOSTLY:
-        if _counts_rows(present):
-            return Told(Kind.IGNORED, "counts the rows")
-        return Told(Kind.NUMBER)
+        found = as_numbers(present, Kind.NUMBER, comma=comma)[0]
+        return unless_counter(Told(Kind.NUMBER), found)
     different = pc.unique(present)
     if set(pc.utf8_lower(different).to_pylist()) <= {*TRUE, *FALSE}:
         return Told(Kind.BOOLEAN, "as 1 and 0")
     if _share(present, DATE) >= MOSTLY:
-        return Told(Kind.DATE, "as seconds since 1970")
+        return unless_counter(DATES, as_numbers(present, Kind.DATE)[0])
     longest = pc.max(pc.utf8_length(different)).as_py()
     words = _share(different, r"\s")
     if n >= ID_VALUES and len(different) >= 0.99 * n and longest <= ID_CHARACTERS and words < 0.01:
-        return Told(Kind.IGNORED, "an id: every value is new")
+        return Told(Kind.IGNORED, "an id: every value is new; --keep uses it")
     if longest <= CATEGORY_CHARACTERS and len(different) <= max(16, 0.2 * n):
         return Told(Kind.CATEGORY, f"{len(different)} different values at first")
     return Told(Kind.TEXT)
@@ -126,17 +139,6 @@ def _share(values: Any, pattern: str) -> float:
 
 def _missing(trimmed: Any) -> Any:
     return pc.fill_null(pc.is_in(pc.utf8_lower(trimmed), MISSING), True)
-
-
-def _counts_rows(values: Any) -> bool:
-    """Whole numbers, each one more than the one before."""
-    if len(values) < ID_VALUES or values.null_count:
-        return False
-    try:
-        whole = np.asarray(pc.cast(values, pa.int64()).to_numpy(zero_copy_only=False))
-    except pa.ArrowInvalid:
-        return False
-    return bool((np.diff(whole) == 1).all())
 
 
 def as_numbers(

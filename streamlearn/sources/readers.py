@@ -118,7 +118,7 @@ class Reader:
                 "JSON lines or .npz"
             )
         start = first.lstrip()[:1]
-        if start == b"[":
+        if start == b"[" and first.lstrip()[1:].lstrip()[:1] in (b"{", b"]"):
             raise InputError(
                 f"{self.name} is a JSON array; give one object a line (jq -c '.[]' {self.name})"
             )

@@ -71,6 +71,7 @@ class Roles:
     time: str | None
     event_id: str | None
     ignore: tuple[str, ...] = ()
+    keep: tuple[str, ...] = ()  # features even if they would be ignored
 
 
 class TableRows:
@@ -142,7 +143,7 @@ class TableRows:
             elif len(name) > MAX_NAME_CHARACTERS:
                 said.columns[name] = Told(Kind.IGNORED, "its name is too long")
             elif (told := tell(values, comma=self._reader.comma)) is not None:
-                said.columns[name] = told
+                said.columns[name] = kept(told, values) if source in roles.keep else told
 
     def _labels(self, batch: Batch, n: int) -> NDArray[np.int32]:
         if self._label is None or self._label.name not in batch:
@@ -188,6 +189,18 @@ class TableRows:
             said.notes.append(f"{self._label.bad} kinds of labels are no class: unlabelled")
         if self._time is not None and self._time.bad:
             said.notes.append(f"{self._time.bad} cells of {self._time.name} are no time")
+
+
+def kept(told: Told, values: Any) -> Told:
+    """The kind of a column that is a feature because somebody asked for it."""
+    if told.kind is not Kind.IGNORED:
+        return told
+    numbers, unreadable = as_numbers(values, Kind.NUMBER)
+    if unreadable == 0 and np.isfinite(numbers).any():
+        return Told(Kind.NUMBER, "as asked")
+    if pa.types.is_string(values.type):
+        return Told(Kind.TEXT, "as asked")
+    raise InputError(f"--keep: {told.note} can't be learned from; leave it out")
 
 
 def _listed(said: Inferred) -> str:
