@@ -204,6 +204,7 @@ def run(config: Config) -> None:
         log=kafka_log,
         metrics=metrics,
         clock=time.time,
+        predictions=config.worker.predictions,
     )
     log.info(
         "worker %s in group %s at %s, state in %s, metrics at %s",

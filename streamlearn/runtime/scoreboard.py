@@ -24,6 +24,9 @@ class Verdict(StrEnum):
     UNSEEN = "unseen"  # that model version was never published by itself, so nothing to compare
 
 
+_WEIGHT = {Verdict.UNSEEN: 0, Verdict.SAME: 1, Verdict.DIFFERENT: 2}  # of two, what counts
+
+
 @dataclass(frozen=True, slots=True)
 class Check:
     """One frame that the worker predicted, predicted again by a subscriber."""
@@ -142,8 +145,8 @@ class Scoreboard:
             true = [self._code(stream, stream.labels[e]) for e in first]
             predicted = [self._code(stream, guess[e]) for e in first]
             stream.scores.update(np.array(true, np.int32), np.array(predicted, np.int32))
-        if stream.verdicts.get(check.base_version) is not Verdict.DIFFERENT:
-            stream.verdicts[check.base_version] = check.verdict
+        before = stream.verdicts.get(check.base_version, Verdict.UNSEEN)
+        stream.verdicts[check.base_version] = max(before, check.verdict, key=_WEIGHT.__getitem__)
 
     @staticmethod
     def _code(stream: _Stream, label: Label | None) -> int:

@@ -32,7 +32,13 @@ from streamlearn.runtime.restore import Restore
 from streamlearn.stores.store import Store
 from streamlearn.telemetry.metrics import DRIFT_CODES, FrameScore, WorkerMetrics
 from streamlearn.topics import Topics
-from streamlearn.wire import dead_letter_codec, event_codec, metrics_codec, update_codec
+from streamlearn.wire import (
+    dead_letter_codec,
+    event_codec,
+    metrics_codec,
+    prediction_codec,
+    update_codec,
+)
 
 log = logging.getLogger(OURS)
 
@@ -56,6 +62,7 @@ class Trainer:
         log: Log,
         metrics: WorkerMetrics,
         clock: Callable[[], float],
+        predictions: bool = False,
         effect: Callable[[str], None] = lambda name: None,
     ) -> None:
         self._settings = settings
@@ -65,6 +72,7 @@ class Trainer:
         self._log = log
         self._metrics = metrics
         self._clock = clock
+        self._predictions = predictions  # whether they are published
         self._effect = effect
         self._names = {spec.name: spec.full_name for spec in topics}
         self._restore = Restore(topics, log=log, publisher=publisher, clock=clock)
@@ -169,6 +177,8 @@ class Trainer:
         self._touched[partition.number, frame.stream] = stream
         self._waiting.append(message.timestamp_s)
         self._keep(partition, frame, outcome)
+        if self._predictions:
+            self._tell(partition, message.offset, frame, outcome)
         self._metrics.learned(_score(frame, outcome), seconds)
 
     def _stream(self, partition: Partition, name: str) -> HotStream:
@@ -194,6 +204,21 @@ class Trainer:
             if slot >= 0:
                 event, _ = event_codec.encode(frame.rows(row, row + 1))
                 partition.keep(frame.stream, slot, event)
+
+    def _tell(self, partition: Partition, offset: int, frame: Frame, outcome: Outcome) -> None:
+        """What was predicted for the frame's events before their labels were learned."""
+        predictions = prediction_codec.Predictions(
+            stream=frame.stream,
+            model_version=outcome.base_version,
+            step_events=self._settings.step_events if outcome.base_version else 1,
+            source_partition=partition.number,
+            source_offset=offset,
+            probabilities=outcome.probabilities,
+            classes=outcome.classes,
+            event_ids=frame.event_ids,
+        )
+        for message in prediction_codec.encode(predictions):
+            self._publisher.send(self._names["predictions"], partition.number, message)
 
     def _bury(
         self,

@@ -85,7 +85,7 @@ class UpdateReader:
         self._stop = threading.Event()
         self._caught_up = threading.Event()
         self.error: Exception | None = None
-        self._consumer = Consumer(_settings(kafka))
+        self._consumer = Consumer(consumer_settings(kafka))
         self._partitions = self._partitions_of(self._updates, connect_timeout_s)
         self._reading: set[tuple[str, int]] = set()  # not at their end yet
         self._markers: dict[int, UpdateHeader] = {}  # partition to how far its snapshots reach
@@ -212,7 +212,7 @@ class UpdateReader:
             chunk = update_codec.decode(
                 message.value(),
                 key.encode() if isinstance(key, str) else key,
-                _headers(message),
+                headers_of(message),
                 role=role,
                 verifier=self._verifier,
             )
@@ -248,7 +248,7 @@ class UpdateReader:
                 self._markers[partition] = header
 
 
-def _headers(message: Message) -> list[tuple[str, bytes]]:
+def headers_of(message: Message) -> list[tuple[str, bytes]]:
     """Header values as bytes; FormatError where there is a null, which ours never have."""
     given = message.headers() or []
     pairs = given.items() if isinstance(given, dict) else given
@@ -265,7 +265,8 @@ def _stream_of(key: str | bytes | None) -> str | None:
     return text or None
 
 
-def _settings(kafka: KafkaConfig) -> dict[str, str | int | float | bool]:
+def consumer_settings(kafka: KafkaConfig) -> dict[str, str | int | float | bool]:
+    """For a consumer of the newest messages that joins no group."""
     return kafka.client_settings() | {
         "group.id": "streamlearn-subscriber",  # librdkafka wants one; nothing is committed
         "enable.auto.commit": False,

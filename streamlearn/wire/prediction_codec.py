@@ -6,7 +6,7 @@ Headers of an envelope (see there), `ce_` left out:
 |-----------------|---------------------------------------------------------------------------|
 | subject         | the stream                                                                |
 | modelversion    | of the model that predicted the frame's first step                        |
-| stepevents      | events a step: the first so many were predicted by just that model        |
+| stepevents      | of the frame's first step at most: so many just that model predicted      |
 | sourcepartition | partition and offset of the frame in the events topic                     |
 | sourceoffset    |                                                                           |
 | row             | which event of the frame the first row is, from 0                         |
