@@ -17,8 +17,15 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-from streamlearn.core.encoder import NetworkSpec, Slow, logits, slow_tensors
-from streamlearn.core.gradients import Goal, LossName, Objective, goal, gradient, loss_and_slope
+from streamlearn.core.encoder import (
+    NetworkSpec,
+    Slow,
+    infer,
+    logits,
+    single_threaded,
+    slow_tensors,
+)
+from streamlearn.core.gradients import Goal, LossName, Objective, goal, gradient, loss_at
 from streamlearn.errors import ConfigError
 
 CHUNK_SLOTS = 64  # slots worked off together on a CPU, whose cache holds their activations
@@ -162,20 +169,23 @@ def take_steps(
     """k steps of every slot. 1 gradient; 2 clip; 3 descend; 4 proximal; and then the verdict."""
     aims = _goals(settings.objective, batch)
     rate = batch.rate.unsqueeze(1)
-    now, losses = phi, []
+    now, losses, norms = phi, [], []
     for step in range(settings.steps):
         loss, grad = gradient(spec, slow, now, aims[step % len(aims)])
         norm = torch.linalg.vector_norm(grad, dim=1, keepdim=True)
         scale = settings.clip / norm.clamp_min(settings.clip)
         now = torch.addcmul(now, grad, -rate * scale)
-        if (
-            pull is not None
-        ):  # argmin |v - now|^2 / 2 rate + proximal/2 sum importance (v - anchor)^2
+        if pull is not None:  # argmin |v - now|^2 / 2 rate + proximal / 2 importance (v - anchor)^2
             weight = rate * settings.proximal * pull.importance
             now = (now + weight * pull.anchor) / (1.0 + weight)
         losses.append(loss)
-    losses.append(loss_and_slope(aims[0], logits(spec, slow, now, aims[0].x))[0])
-    return _verdict(spec, settings, phi, now, torch.stack(losses, dim=1), batch.mask)
+        norms.append(norm)
+    losses.append(loss_at(aims[0], logits(spec, slow, now, aims[0].x)))
+    curve = torch.stack(losses, dim=1)
+    bad = _diverged(spec, settings, now, curve, torch.cat(norms, dim=1))
+    active = batch.mask.any(dim=1)
+    keep = (active & ~bad).unsqueeze(1)
+    return Adapted(torch.where(keep, now, phi), curve, active & bad)
 
 
 def _goals(objective: Objective, batch: Batch) -> list[Goal]:
@@ -196,21 +206,13 @@ def _goals(objective: Objective, batch: Batch) -> list[Goal]:
     ]
 
 
-def _verdict(
-    spec: NetworkSpec,
-    settings: AdaptSettings,
-    before: Tensor,
-    after: Tensor,
-    losses: Tensor,
-    mask: Tensor,
-) -> Adapted:
-    """Diverged streams and those without events keep the weights they came with."""
-    finite = losses.isfinite().all(dim=1) & after.isfinite().all(dim=1)
+def _diverged(
+    spec: NetworkSpec, settings: AdaptSettings, phi: Tensor, losses: Tensor, norms: Tensor
+) -> Tensor:
+    """Streams whose weights, losses or gradients are no numbers, or whose loss exploded."""
     limit = settings.explosion * losses[:, 0].clamp_min(math.log(spec.classes))
-    active = mask.any(dim=1)
-    diverged = active & ~(finite & (losses[:, -1] <= limit))
-    keep = (active & ~diverged).unsqueeze(1)
-    return Adapted(torch.where(keep, after, before), losses, diverged)
+    numbers = torch.cat([phi, losses, norms], dim=1).isfinite().all(dim=1)
+    return ~(numbers & (losses[:, -1] <= limit))
 
 
 class InnerLoop:
@@ -266,16 +268,16 @@ class InnerLoop:
                 self._replay = _capture(self._steps, tuple(t.to(self.device) for t in given))
             adapted = Adapted(*self._replay(given))
         elif self.device.type == "cpu":
-            adapted = self._in_chunks(phi, batch, pull)
+            with single_threaded():
+                adapted = self._in_chunks(phi, batch, pull)
         else:
             adapted = Adapted(*self._steps(tuple(t.to(self.device) for t in given)))
         self.diverged += int(adapted.rolled_back.sum())
         return adapted
 
-    @torch.no_grad()
     def logits(self, phi: Tensor, x: Tensor) -> Tensor:
         """(S, n, C) of x (S, n, d), any n. Columns of classes never seen mean nothing."""
-        return logits(self.spec, self._slow, phi.to(self.device), x.to(self.device))
+        return infer(self.spec, self._slow, phi.to(self.device), x.to(self.device))
 
     def _check(self, phi: Tensor, batch: Batch, pull: Pull | None) -> None:
         want = self.empty_shapes()

@@ -99,8 +99,15 @@ def _share(mask: Tensor) -> Tensor:
     return mask / mask.sum(dim=1, keepdim=True).clamp_min(1)
 
 
+def loss_at(aim: Goal, z: Tensor) -> Tensor:
+    """Loss of each stream (S,) at logits z (S, M, C)."""
+    log_p = torch.log_softmax(z + aim.shift, dim=2)
+    off = z - aim.stored
+    return (aim.pull * off * off - aim.weight * aim.one_hot * log_p).sum(dim=(1, 2))
+
+
 def loss_and_slope(aim: Goal, z: Tensor) -> tuple[Tensor, Tensor]:
-    """Loss of each stream (S,) at logits z (S, M, C), and its gradient with respect to z."""
+    """`loss_at` z, and its gradient with respect to z (S, M, C)."""
     log_p = torch.log_softmax(z + aim.shift, dim=2)
     off = z - aim.stored
     pulled = aim.pull * off
