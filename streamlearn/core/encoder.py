@@ -256,7 +256,7 @@ def infer(spec: NetworkSpec, slow: Sequence[Tensor], phi: Tensor, x: Tensor) -> 
     padded = x.new_zeros(s, blocks * BLOCK_EVENTS, d)
     padded[:, :n] = x
     with single_threaded():
-        cut = torch.split(padded, BLOCK_EVENTS, dim=1)  # type: ignore[no-untyped-call]
+        cut = torch.split(padded, BLOCK_EVENTS, dim=1)
         done = [logits(spec, slow, phi, block.contiguous()) for block in cut]
     return torch.cat(done, dim=1)[:, :n] if done else x.new_zeros(s, 0, spec.classes)
 
