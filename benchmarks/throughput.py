@@ -44,6 +44,7 @@ from streamlearn.topics import Topics
 from streamlearn.wire import event_codec
 
 EVENTS, COLUMNS, CLASSES, STREAMS, PARTITIONS = 256, 32, 4, 8, 4
+PASSES = 4  # of the raw consumer over the topic
 WARM = 0.2  # of the frames: compiling, first models
 GENTLE_FRAMES_PER_S = 20
 
@@ -89,7 +90,9 @@ class Sender:
     def __init__(self, bootstrap: str, topic: str) -> None:
         self.sent: dict[str, int] = defaultdict(int)
         self._topic = topic
-        self._producer = Producer({"bootstrap.servers": bootstrap, "enable.idempotence": True})
+        self._producer = Producer(
+            {"bootstrap.servers": bootstrap, "enable.idempotence": True, "log_level": 3}
+        )
 
     def send(self, frame: Frame) -> None:
         value, headers = event_codec.encode(frame)
@@ -112,16 +115,19 @@ def raw_events_per_s(bootstrap: str, topic: str, n: int) -> float:
             "bootstrap.servers": bootstrap,
             "group.id": "raw",
             "fetch.queue.backoff.ms": 5,  # the default of 1000 stalls it
+            "fetch.wait.max.ms": 10,  # so does a fetch that waits at the end while we start again
         }
     )
-    consumer.assign([TopicPartition(topic, number, 0) for number in range(PARTITIONS)])
-    seen, start = 0, 0.0
-    while seen < n:
-        for message in consumer.consume(min(256, n - seen), timeout=1.0):
-            if message.error() is None:
-                start = start or time.perf_counter()
-                seen += 1
-    rate = n * EVENTS / (time.perf_counter() - start)
+    start = 0.0
+    for again in range(PASSES + 1):
+        consumer.assign([TopicPartition(topic, number, 0) for number in range(PARTITIONS)])
+        seen = 0
+        while seen < n:
+            found = consumer.consume(min(256, n - seen), timeout=1.0)
+            seen += sum(message.error() is None for message in found)
+        if again == 0:  # connected, files in the page cache
+            start = time.perf_counter()
+    rate = PASSES * n * EVENTS / (time.perf_counter() - start)
     consumer.close()
     return rate
 
