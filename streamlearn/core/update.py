@@ -85,7 +85,7 @@ def diff(published: Model | None, current: Model) -> Update:
 
 
 def apply(base: Model | None, update: Update, slow: SlowWeights) -> Model:
-    """The model that `update` leads to, in arrays of its own or shared with `base`, read-only.
+    """The model that `update` leads to, in arrays shared with both of them, read-only.
 
     GapError: `base` or `slow` are not the ones it was made against. IntegrityError: the result
     is not what its hash says. `base` is left as it is, and not looked at by a full update.
@@ -106,8 +106,7 @@ def apply(base: Model | None, update: Update, slow: SlowWeights) -> Model:
         raise IntegrityError(f"{_named(update)} is a whole model without a manifest")
     for name in update.removed:
         tensors.pop(name, None)
-    for name, tensor in update.changed.items():
-        tensors[name] = _read_only(tensor)
+    tensors.update(update.changed)
     for name, (rows, values) in update.changed_rows.items():
         tensors[name] = _with_rows(update, name, tensors.get(name), rows, values)
     model = Model(update.stream, update.version, manifest, tensors, slow)
@@ -175,14 +174,7 @@ def _with_rows(
         )
     changed = tensor.copy()
     changed[rows] = values
-    return _read_only(changed)
-
-
-def _read_only(tensor: NDArray[Any]) -> NDArray[Any]:
-    if tensor.flags.writeable:
-        tensor = tensor.view()  # the giver's own array keeps its flag
-        tensor.flags.writeable = False
-    return tensor
+    return changed
 
 
 def _canonical(manifest: Mapping[str, Any]) -> str:

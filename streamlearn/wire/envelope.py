@@ -27,6 +27,7 @@ A payload's parts have Kafka keys of their own on compacted topics: `part_key`.
 """
 
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -198,11 +199,15 @@ def _check_seal(
         raise IntegrityError("the headers, key or value are not those that were sealed")
     if verifier is not None:
         key_id = sealed.get(_KEY_ID)
-        try:
-            raw = None if signature is None else bytes.fromhex(signature.decode("ascii"))
-        except ValueError as error:
-            raise IntegrityError("the signature is not in hexadecimal digits") from error
+        raw = None if signature is None else _from_hex(signature)
         verifier.check(digest, None if key_id is None else key_id.decode(errors="replace"), raw)
+
+
+def _from_hex(text: bytes) -> bytes:
+    """One spelling only: a message can't be changed into another one that is valid too."""
+    if not re.fullmatch(rb"(?:[0-9a-f]{2})*", text):
+        raise IntegrityError("the signature is not in lower-case hexadecimal digits")
+    return bytes.fromhex(text.decode())
 
 
 def _check_subject(subject: str) -> None:
