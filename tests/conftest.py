@@ -7,7 +7,8 @@ in a temporary folder, the first time that a test asks for it.
 import os
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -19,11 +20,28 @@ from streamlearn.runtime.kafka_launch import can_use_java
 from streamlearn.topics import Topics
 
 
+FOR_TESTS = ("STREAMLEARN_BOOTSTRAP", "STREAMLEARN_SHARED_DATA")
+
+
 def pytest_configure() -> None:
     """Settings of the person who runs the tests must not change what is tested."""
     for name in list(os.environ):
-        if name.startswith("STREAMLEARN_") and name != "STREAMLEARN_BOOTSTRAP":
+        if name.startswith("STREAMLEARN_") and name not in FOR_TESTS:
             del os.environ[name]
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Callable[[str], Path]:
+    """Path of a file of the shared streams; skips, saying what is missing, where it is absent."""
+    beside = Path(__file__).resolve().parents[2] / "shared" / "data"
+    folder = Path(os.environ.get("STREAMLEARN_SHARED_DATA", beside))
+
+    def find(name: str) -> Path:
+        if not (folder / name).exists():
+            pytest.skip(f"needs {name}: set STREAMLEARN_SHARED_DATA to the shared data")
+        return folder / name
+
+    return find
 
 
 @pytest.fixture(scope="session")
