@@ -12,6 +12,8 @@ import typer
 if TYPE_CHECKING:
     from streamlearn.config import Config
 
+_LONG_BOOTSTRAP = "STREAMLEARN_KAFKA__BOOTSTRAP"
+
 ConfigFile = Annotated[
     Path | None,
     typer.Option("-c", "--config", help="Settings file (TOML).", show_default=False),
@@ -47,3 +49,13 @@ def load_config(file: Path | None = None, **flags: object) -> "Config":
 def debug_wanted(arguments: list[str]) -> bool:
     """Whether tracebacks are asked for, by flag or by environment."""
     return "--debug" in arguments or os.environ.get("STREAMLEARN_DEBUG", "0") not in ("", "0")
+
+
+def broker_given() -> bool:
+    """Whether the environment names a broker."""
+    return any(os.environ.get(name) for name in ("STREAMLEARN_BOOTSTRAP", _LONG_BOOTSTRAP))
+
+
+def environment() -> dict[str, str]:
+    """A copy of the environment, for processes that we start."""
+    return dict(os.environ)

@@ -158,6 +158,15 @@ def _wait_until_as_specified(kafka: KafkaConfig, specs: Iterable[TopicSpec]) -> 
         time.sleep(0.05)
 
 
+def delete(kafka: KafkaConfig, specs: Iterable[TopicSpec]) -> None:
+    """Delete the topics, with all that is on them; those that are not there are left alone."""
+    client = connect(kafka)
+    names = {spec.full_name for spec in specs} & client.list_topics(timeout=TIMEOUT_S).topics.keys()
+    if names:
+        for answer in client.delete_topics(sorted(names), operation_timeout=TIMEOUT_S).values():
+            answer.result()
+
+
 def _create(client: AdminClient, specs: list[TopicSpec], replication: int) -> None:
     if not specs:
         return

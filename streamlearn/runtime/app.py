@@ -30,6 +30,7 @@ from streamlearn.runtime.log import KafkaLog
 from streamlearn.runtime.logs import FAUST, OURS
 from streamlearn.runtime.publisher import KafkaPublisher
 from streamlearn.runtime.trainer import Trainer
+from streamlearn.runtime.warm_up import warm_up
 from streamlearn.stores.rocksdb import RocksDBStore
 from streamlearn.telemetry.metrics import MetricsServer, WorkerMetrics
 from streamlearn.topics import Topics
@@ -214,6 +215,7 @@ def run(config: Config) -> None:
         folder,
         server.url,
     )
+    warm_up(config.learner)
     try:
         _serve(config, topics, worker_id, trainer, publisher.give_up)
     finally:

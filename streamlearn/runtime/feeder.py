@@ -83,7 +83,7 @@ class Feeder(AbstractContextManager["Feeder"]):
                 "acks": "all",
                 "enable.idempotence": True,
                 "partitioner": "murmur2_random",  # as Java's clients: a key, a partition
-                "compression.type": "lz4",
+                "compression.type": "none",  # the worker's client unpacks gzip only
                 "linger.ms": 1,  # frames are batches already
                 "message.max.bytes": event_codec.MAX_FRAME_BYTES + (1 << 20),
                 "queue.buffering.max.kbytes": 256 * 1024,

@@ -172,7 +172,7 @@ class Scoreboard:
         return self._updates, sum(len(s.verdicts) for s in self._streams.values())
 
     def rows(self, now_s: float) -> list[Row]:
-        """A row a stream, in the order of their first frame."""
+        """A row a stream that this run heard of, others' too, in the order of their first sign."""
         return [
             Row(
                 stream=name,
@@ -187,7 +187,7 @@ class Scoreboard:
                 different=self._count(stream, Verdict.DIFFERENT),
             )
             for name, stream in self._streams.items()
-            if stream.sent_s
+            if stream.sent_s or stream.swapped_s is not None
         ]
 
     @staticmethod
