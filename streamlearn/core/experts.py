@@ -91,8 +91,8 @@ class Experts:
 
     def read(self, features: NDArray[np.float32], readout: Readout) -> NDArray[np.float32]:
         """(n, C) probabilities."""
-        if self.n_classes == 0:
-            return np.zeros((len(features), 0), np.float32)
+        if self.n_classes == 0 or len(features) == 0:
+            return np.zeros((len(features), self.n_classes), np.float32)
         scores = self.scores(features)
         if readout == "serve":
             return self.mix(scores)[1]

@@ -113,6 +113,8 @@ class StreamLearner:
                 f"the learner of stream {self.stream!r} got a frame of {frame.stream!r}: "
                 "each stream has a learner of its own"
             )
+        if len(frame) == 0:
+            raise ValueError(f"a frame of stream {self.stream!r} has no events: drop it")
         base_version = self.version
         known = [self._classes.get(value, _UNSEEN) for value in frame.label_values]
         lookup = np.array([*known, -1], np.int32)  # the last is what code -1, unlabelled, finds
