@@ -4,15 +4,18 @@
 again. `admin` then creates the topics; nothing else knows where the broker came from.
 """
 
+import fcntl
 import random
+import shutil
 import socket
 import subprocess
 import tempfile
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from types import TracebackType
+from typing import IO
 
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
@@ -25,6 +28,7 @@ from streamlearn.runtime.kafka_launch import HOST, Node
 
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 10.0
+_SCRATCH = "streamlearn-kafka-"
 
 
 class LocalBroker(AbstractContextManager["LocalBroker"]):
@@ -55,6 +59,7 @@ class LocalBroker(AbstractContextManager["LocalBroker"]):
         self._on_progress = on_progress or (lambda message: None)
         self._controller_port = 0
         self._temporary: tempfile.TemporaryDirectory[str] | None = None
+        self._ownership: IO[str] | None = None
         self._node: Node | None = None
         self._command: list[str] = []
         self._child: ChildProcess | None = None
@@ -101,8 +106,10 @@ class LocalBroker(AbstractContextManager["LocalBroker"]):
             )
         self._controller_port = self._controller_port or free_port()
         if self.data_dir is None:
-            self._temporary = tempfile.TemporaryDirectory(prefix="streamlearn-kafka-")
+            _sweep()
+            self._temporary = tempfile.TemporaryDirectory(prefix=_SCRATCH)
             self.data_dir = Path(self._temporary.name)
+            self._ownership = _own(self.data_dir)
         try:
             self._launch(self.data_dir)
             self._wait_until_ready()
@@ -137,8 +144,10 @@ class LocalBroker(AbstractContextManager["LocalBroker"]):
         """Stop, and remove the data folder if it is a temporary one."""
         self.stop()
         if self._temporary is not None:
+            if self._ownership is not None:
+                self._ownership.close()
             self._temporary.cleanup()
-            self._temporary, self.data_dir = None, None
+            self._temporary, self._ownership, self.data_dir = None, None, None
 
     def _launch(self, data_dir: Path) -> None:
         folder = data_dir.resolve()
@@ -177,6 +186,23 @@ class LocalBroker(AbstractContextManager["LocalBroker"]):
         serious = [i for i, line in enumerate(lines) if " ERROR " in line or " FATAL " in line]
         start = serious[-1] if serious else max(0, len(lines) - 6)
         return "\n".join(lines[start : start + 6])
+
+
+def _own(folder: Path) -> IO[str]:
+    """A lock that the system lets go of when this process is gone, however that happens."""
+    unlocked = folder / "owner.new"  # an owner that is seen is locked
+    owner = unlocked.open("w")
+    fcntl.flock(owner, fcntl.LOCK_EX)
+    unlocked.rename(folder / "owner")
+    return owner
+
+
+def _sweep() -> None:
+    """Remove temporary folders whose processes were killed before they could."""
+    for owner_file in Path(tempfile.gettempdir()).glob(f"{_SCRATCH}*/owner"):
+        with suppress(OSError), owner_file.open() as owner:
+            fcntl.flock(owner, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(owner_file.parent, ignore_errors=True)
 
 
 def free_port() -> int:

@@ -119,7 +119,9 @@ def test_data_survives_kill9_and_clients_find_the_same_port(tmp_path: Path) -> N
 
 
 @needs_java
-def test_the_broker_dies_with_the_process_that_started_it() -> None:
+def test_the_broker_dies_with_the_process_that_started_it(
+    bootstrap: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     program = (
         "from streamlearn.runtime.broker import LocalBroker\n"
         "broker = LocalBroker(); broker.start()\n"
@@ -131,8 +133,8 @@ def test_the_broker_dies_with_the_process_that_started_it() -> None:
     )
     assert parent.stdout is not None
     assert parent.stdin is not None
-    pid = int(parent.stdout.readline().split()[0])
-    child = psutil.Process(pid)
+    pid, folder = parent.stdout.readline().split()
+    child = psutil.Process(int(pid))
     parent.kill()  # no chance to clean up
     parent.wait()
     parent.stdout.close()
@@ -141,6 +143,12 @@ def test_the_broker_dies_with_the_process_that_started_it() -> None:
     while time.monotonic() < deadline and alive(child):
         time.sleep(0.05)
     assert not alive(child)
+    assert Path(folder).is_dir()
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(ConfigError):  # the next one to start clears up first
+        LocalBroker().start()
+    assert not Path(folder).exists()
+    admin.connect(KafkaConfig(bootstrap=bootstrap))  # and leaves alone what is in use
 
 
 def alive(process: psutil.Process) -> bool:
