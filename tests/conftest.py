@@ -19,7 +19,6 @@ from streamlearn.runtime.broker import LocalBroker
 from streamlearn.runtime.kafka_launch import can_use_java
 from streamlearn.topics import Topics
 
-
 FOR_TESTS = ("STREAMLEARN_BOOTSTRAP", "STREAMLEARN_SHARED_DATA")
 
 
