@@ -1,6 +1,5 @@
 """Small synthetic streams, and the shared real ones where they are at hand."""
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -50,15 +49,11 @@ def cut(numbers: NDArray[np.float64], codes: NDArray[np.int32], a_frame: int) ->
 
 
 @pytest.fixture(scope="session")
-def shared_stream() -> Callable[..., list[Frame]]:
-    """Frames of a real stream of the shared data; skips where it is absent."""
+def shared_stream(shared_data: Callable[[str], Path]) -> MakeStream:
+    """Frames of a real stream of the shared data, by its name."""
 
     def load(name: str, *, a_frame: int, limit: int | None = None) -> list[Frame]:
-        beside = Path(__file__).parents[3] / "shared" / "data"
-        file = Path(os.environ.get("STREAMLEARN_SHARED_DATA", beside)) / name / "data.npz"
-        if not file.exists():
-            pytest.skip(f"needs {name}/data.npz: set STREAMLEARN_SHARED_DATA to the shared data")
-        with np.load(file, allow_pickle=False) as data:
+        with np.load(shared_data(f"{name}/data.npz"), allow_pickle=False) as data:
             numbers, codes = data["X"].astype(np.float64), data["y"].astype(np.int32)
             order = data["order"] if "order" in data.files else np.arange(len(codes))
         return cut(numbers[order][:limit], codes[order][:limit], a_frame)

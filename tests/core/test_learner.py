@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -356,7 +357,7 @@ def test_a_frame_of_another_stream_is_refused(make_stream: MakeStream) -> None:
         {"seed": -1},
     ],
 )
-def test_settings_that_cannot_work_are_refused(wrong: dict[str, object]) -> None:
+def test_settings_that_cannot_work_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=next(iter(wrong))):
         replace(SMALL, **wrong)
 
