@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from streamlearn.core.experts import Readout
 from streamlearn.core.learner import StreamLearner
 from streamlearn.core.model import Model
 from streamlearn.core.records import Frame
@@ -53,7 +54,7 @@ def test_predict_next_is_what_the_learner_serves(make_stream: MakeStream, a_fram
 
 
 @pytest.mark.parametrize("readout", ["serve", "keep"])
-def test_each_event_on_its_own(learned: tuple[Model, list[Frame]], readout: str) -> None:
+def test_each_event_on_its_own(learned: tuple[Model, list[Frame]], readout: Readout) -> None:
     model, frames = learned
     frame = frames[-1]
     whole = model.predict_proba(frame, readout=readout)
