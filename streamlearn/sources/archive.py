@@ -45,10 +45,10 @@ class Archive:
             raise InputError(
                 f"{path}: X is {self._x.dtype} {self._x.shape}; give numbers of shape (n, d)"
             )
+        if self._x.size == 0 or arrays.get("order", self._x).size == 0:
+            raise InputError(f"{path} holds no events: X is {self._x.shape}; fill it first")
         self._x = self._x.reshape(len(self._x), -1)
         self.n = len(self._order())
-        if self.n == 0 or self._x.shape[1] == 0:
-            raise InputError(f"{path} holds no events: X is {arrays['X'].shape}; fill it first")
         label = roles.label or ("y" if "y" in arrays else None)
         stream = roles.stream or ("stream" if "stream" in arrays else None)
         beside = [name for name, array in arrays.items() if array.shape == (len(self._x),)]
@@ -159,7 +159,7 @@ class Archive:
 
 def _load(path: Path) -> dict[str, NDArray[Any]]:
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}
     except OSError as error:
         reason = error.strerror or str(error)

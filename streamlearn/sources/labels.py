@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from streamlearn.core.records import Label
 from streamlearn.errors import InputError
-from streamlearn.sources.kinds import as_label_text, as_numbers, date_seconds, tell
+from streamlearn.sources.kinds import Kind, as_label_text, as_numbers, date_seconds
 from streamlearn.sources.rows import Codes
 
 MAX_LABEL_CHARACTERS = 256
@@ -135,20 +135,18 @@ class TimeColumn:
 
     def seconds(self, values: Any) -> NDArray[np.float64]:
         """(n,) of a plain array. InputError if the first batch holds no time at all."""
-        told = tell(values)
-        if pa.types.is_string(values.type) and told is not None and told.kind != "number":
-            seconds = date_seconds(pc.utf8_trim_whitespace(values))
-            self.unit = self.unit or "ISO 8601"
-        elif told is not None and pa.types.is_temporal(values.type):
-            seconds, _ = as_numbers(values, told.kind)
-            self.unit = self.unit or str(values.type)
+        unit = ""
+        if pa.types.is_temporal(values.type):
+            seconds, unit = as_numbers(values, Kind.DATE)[0], str(values.type)
         else:
-            seconds, _ = (
-                as_numbers(values, told.kind) if told else (np.full(len(values), np.nan), 0)
-            )
-            seconds = seconds * self._unit_of(seconds)
+            seconds, _ = as_numbers(values, Kind.NUMBER)
+            if not np.isfinite(seconds).any() and pa.types.is_string(values.type):
+                seconds, unit = date_seconds(pc.utf8_trim_whitespace(values)), "ISO 8601"
+            else:
+                seconds = seconds * self._unit_of(seconds)
         known = np.isfinite(seconds)
-        if not self.unit and not known.any():
+        self.unit = self.unit or (unit if known.any() else "")
+        if not self.unit:
             raise InputError(
                 f"time column {self.name!r} holds no times, for example "
                 f"{values[0].as_py()!r}; give seconds since 1970 or ISO 8601, 2026-01-31T12:00:00"
