@@ -54,7 +54,7 @@ def pack(
     dense = {  # safetensors writes memory as it lies; order="C" keeps arrays without axes
         name: np.asarray(tensor, order="C") for name, tensor in tensors.items()
     }
-    text = json.dumps(meta, sort_keys=True, separators=(",", ":"))
+    text = json.dumps(meta, separators=(",", ":"))  # keeps the order of its keys
     raw = safetensors.numpy.save(dense, metadata={_META: text})
     if len(raw) > max_bytes:
         raise FormatError(f"{len(raw)} > {max_bytes} bytes of tensors in one message")
