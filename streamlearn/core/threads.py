@@ -26,8 +26,7 @@ def one_thread() -> Iterator[None]:
     with _lock:
         if _inside == 0:
             _before = [library.num_threads or 1 for library in _libraries]
-            for library in _libraries:
-                library.set_num_threads(1)
+            _set([1] * len(_libraries))
         _inside += 1
     try:
         yield
@@ -35,5 +34,13 @@ def one_thread() -> Iterator[None]:
         with _lock:
             _inside -= 1
             if _inside == 0:
-                for library, n_threads in zip(_libraries, _before, strict=True):
-                    library.set_num_threads(n_threads)
+                _set(_before)
+
+
+def _set(n_threads: list[int]) -> None:
+    """Whichever thread asks: threadpoolctl 3.8 lets only the first one that ever did, silently."""
+    for library, n in zip(_libraries, n_threads, strict=True):
+        clear = getattr(library, "clear_controlling_thread", lambda force: None)
+        clear(force=True)
+        library.set_num_threads(n)
+        clear(force=True)
