@@ -66,7 +66,7 @@ class Archive:
         if roles.time is not None:
             time = TimeColumn(roles.time)
             self._time_s = time.seconds(_arrow(arrays[roles.time]))
-            said.time = f"array {roles.time!r}, {time.unit}"
+            said.time, said.timed = f"array {roles.time!r}, {time.unit}", True
         self._say(said, label, stream, beside)
 
     def _order(self) -> NDArray[np.intp]:

@@ -33,9 +33,7 @@ ID_VALUES = 50  # that many values, all different, before a column is called an 
 ID_CHARACTERS = 64
 CATEGORY_CHARACTERS = 64
 
-MISSING = pa.array(
-    ["", "na", "n/a", "#n/a", "nan", "-nan", "null", "none", "nil", "?", "-", "<na>", "missing"]
-)
+MISSING = ("", "na", "n/a", "#n/a", "nan", "-nan", "null", "none", "nil", "?", "-", "<na>")
 NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$|^[+-]?(?i:inf|infinity)$"
 THOUSANDS = r"^[+-]?\d{1,3}(,\d{3})+(\.\d+)?$"  # 1,234.5
 DECIMAL_COMMA = r"^[+-]?\d+,\d+$"  # 1234,5 where columns are not separated by commas
@@ -138,7 +136,7 @@ def _share(values: Any, pattern: str) -> float:
 
 
 def _missing(trimmed: Any) -> Any:
-    return pc.fill_null(pc.is_in(pc.utf8_lower(trimmed), MISSING), True)
+    return pc.fill_null(pc.is_in(pc.utf8_lower(trimmed), pa.array(MISSING)), True)
 
 
 def as_numbers(

@@ -32,6 +32,7 @@ class Inferred:
     label: str | None = None
     stream: str = ""  # how events get their stream, in words
     time: str = ""  # how events get their time, in words
+    timed: bool = False  # whether times come from the file; if not, the n-th event's time is n
     columns: dict[str, Told] = field(default_factory=dict)  # features, in file order
     unreadable: dict[str, int] = field(default_factory=dict)  # cells of number columns, by column
     notes: list[str] = field(default_factory=list)
@@ -167,7 +168,7 @@ class TableRows:
         said, reader = self._said, self._reader
         said.format = reader.format
         if self._time is not None:
-            said.time = f"column {self._time.name!r}, {self._time.unit}"
+            said.time, said.timed = f"column {self._time.name!r}, {self._time.unit}", True
         said.notes += [f"{new}: renamed from {old}" for new, old in self._renamed.items()]
         if reader.renamed:
             said.notes.append(f"columns without a name of their own: {', '.join(reader.renamed)}")

@@ -23,7 +23,7 @@ from typing import Any
 import numba
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import t as student
+from scipy.special import stdtrit
 
 from streamlearn.core.drift.error import Alarm
 
@@ -157,7 +157,7 @@ class FeatureDetector:
 def _t_lines(n_columns: int) -> NDArray[np.float64]:
     """(REFERENCE + 1,) the t line by the number of reference blocks; 2 d two-sided tests."""
     blocks = np.arange(REFERENCE + 1)
-    lines = student.isf(DELTA / (4 * n_columns), np.maximum(blocks - 1, 1))
+    lines = -stdtrit(np.maximum(blocks - 1, 1), DELTA / (4 * n_columns))
     return np.asarray(lines, np.float64)
 
 
