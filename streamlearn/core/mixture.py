@@ -45,7 +45,7 @@ class Tested:
 
 
 def head_names(settings: LearnerSettings) -> tuple[str, ...]:
-    """The K heads in the order of their scores: "ridge/a/100" ... "softmax/0.1"."""
+    """The K heads in the order of their scores: "ridge/a/100" ... "softmax/0.05"."""
     windows = [window_name(window) for window in settings.windows]
     names = [f"ridge/{view}/{window}" for view in "ab" for window in windows]
     return (*names, *(f"softmax/{rate:g}" for rate in settings.softmax_rates))

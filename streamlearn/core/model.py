@@ -11,7 +11,7 @@ the same path and so with the same bits as the learner's own. Statistics that on
 | recent/means | (h, r) float64 | exponentially weighted, of standardised inputs |
 | labels/recent | (c, 1 + decays) float64 | last known label, recent frequencies |
 | ridge/a/100 ... ridge/b/inf | (F, C) float32 | a head each |
-| softmax/0.02 ... | (C, F) float32 | a head each |
+| softmax/0.005 ... | (C, F) float32 | a head each |
 | pool/weights, pool/stack, pool/serve, pool/keep | (K,), (2, K), (3,), (windows,) float64 | |
 
 Tensors without elements are left out. F, K: see features and experts.

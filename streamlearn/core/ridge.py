@@ -22,7 +22,7 @@ from scipy.linalg import blas, lapack
 FLUSH_ROWS = 16  # pending rows before the statistics move
 EAGER_EVENTS = 64  # a stream's first events move them at once
 SOLVE_EVENTS = 16  # at least so many events from one solve to the next
-SOLVE_SHARE = 16  # and at least this part of the events a window holds
+SOLVE_SHARE = 32  # and at least this part of the events a window holds
 BLOCK_ROWS = 64  # rows that share one product, and their mean weight in every window
 BLOCK_SHARE = 2 / 3  # at most so much of the shortest window
 TINY = 1e-30  # below it statistics become 0, since float32 is slow where it is subnormal
