@@ -11,6 +11,7 @@ this stage learns features too.
 
 import math
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -25,7 +26,7 @@ from streamlearn.core.encoder import (
     single_threaded,
     slow_tensors,
 )
-from streamlearn.core.gradients import Goal, LossName, Objective, goal, gradient, loss_at
+from streamlearn.core.gradients import Goal, Gradient, LossName, Objective, goal, loss_at
 from streamlearn.errors import ConfigError
 
 CHUNK_SLOTS = 64  # slots worked off together on a CPU, whose cache holds their activations
@@ -169,16 +170,16 @@ def take_steps(
     """k steps of every slot. 1 gradient; 2 clip; 3 descend; 4 proximal; and then the verdict."""
     aims = _goals(settings.objective, batch)
     rate = batch.rate.unsqueeze(1)
-    now, losses, norms = phi, [], []
+    now = phi.clone()
+    gradient = Gradient(spec, slow, now)
+    losses, norms = [], []
     for step in range(settings.steps):
-        loss, grad = gradient(spec, slow, now, aims[step % len(aims)])
-        norm = torch.linalg.vector_norm(grad, dim=1, keepdim=True)
-        scale = settings.clip / norm.clamp_min(settings.clip)
-        now = torch.addcmul(now, grad, -rate * scale)
+        losses.append(gradient.at(aims[step % len(aims)]))
+        norm = torch.linalg.vector_norm(gradient.grad, dim=1, keepdim=True)
+        now.addcmul_(gradient.grad, -rate * (settings.clip / norm.clamp_min(settings.clip)))
         if pull is not None:  # argmin |v - now|^2 / 2 rate + proximal / 2 importance (v - anchor)^2
             weight = rate * settings.proximal * pull.importance
-            now = (now + weight * pull.anchor) / (1.0 + weight)
-        losses.append(loss)
+            now.addcmul_(weight, pull.anchor).div_(1.0 + weight)
         norms.append(norm)
     losses.append(loss_at(aims[0], logits(spec, slow, now, aims[0].x)))
     curve = torch.stack(losses, dim=1)
@@ -234,6 +235,7 @@ class InnerLoop:
         draws: int | None = None,  # J; default: fresh replay for each of the k steps
         device: str = "cpu",
         graph: bool = True,
+        threads: int = 1,  # on a CPU: chunks of slots worked off at the same time
     ) -> None:
         self.spec = spec
         self.settings = settings
@@ -245,6 +247,7 @@ class InnerLoop:
         self.diverged = 0  # streams rolled back so far
         self._slow = slow_tensors(slow, self.device)
         self._graphed = graph and self.device.type == "cuda"
+        self._pool = ThreadPoolExecutor(threads) if threads > 1 else None
         self._replay: Callable[[Tensors], Tensors] | None = None
 
     def empty(self) -> Batch:
@@ -268,8 +271,7 @@ class InnerLoop:
                 self._replay = _capture(self._steps, tuple(t.to(self.device) for t in given))
             adapted = Adapted(*self._replay(given))
         elif self.device.type == "cpu":
-            with single_threaded():
-                adapted = self._in_chunks(phi, batch, pull)
+            adapted = self._in_chunks(given)
         else:
             adapted = Adapted(*self._steps(tuple(t.to(self.device) for t in given)))
         self.diverged += int(adapted.rolled_back.sum())
@@ -306,15 +308,22 @@ class InnerLoop:
         adapted = take_steps(self.spec, self.settings, self._slow, given[0], batch, pull)
         return adapted.phi, adapted.losses, adapted.rolled_back
 
-    def _in_chunks(self, phi: Tensor, batch: Batch, pull: Pull | None) -> Adapted:
-        done = []
+    def _in_chunks(self, given: Tensors) -> Adapted:
+        batch = Batch(*given[1:10])
+        chunks = []
         for start in range(0, self.slots, CHUNK_SLOTS):
             stop = start + CHUNK_SLOTS
-            part = (phi[start:stop], *batch.slots(start, stop).tensors())
-            if pull is not None:
-                part += (pull.anchor[start:stop], pull.importance[start:stop])
-            done.append(self._steps(part))
+            cut = [tensor[start:stop] for tensor in (given[0], *given[10:])]
+            chunks.append((cut[0], *batch.slots(start, stop).tensors(), *cut[1:]))
+        if self._pool is None or len(chunks) == 1:
+            done = [self._alone(chunk) for chunk in chunks]
+        else:
+            done = list(self._pool.map(self._alone, chunks))
         return Adapted(*(torch.cat(parts) for parts in zip(*done, strict=True)))
+
+    def _alone(self, given: Tensors) -> Tensors:
+        with single_threaded():
+            return self._steps(given)
 
 
 def _capture(steps: Callable[[Tensors], Tensors], given: Tensors) -> Callable[[Tensors], Tensors]:

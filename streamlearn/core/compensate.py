@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from streamlearn.core.encoder import NetworkSpec
-from streamlearn.core.gradients import Objective, goal, gradient
+from streamlearn.core.gradients import Gradient, Objective, goal
 from streamlearn.errors import ConfigError
 
 
@@ -104,6 +104,7 @@ def fisher(
     """
     total = torch.zeros_like(phi)
     none = mask[:, :0]
+    gradient = Gradient(spec, slow, phi)
     for event in range(x.shape[1]):
         aim = goal(
             Objective(loss="er", prior=0.0),
@@ -116,8 +117,8 @@ def fisher(
             replay_logits=known.new_zeros(known.shape[0], 0, known.shape[1], dtype=phi.dtype),
             known=known,
         )
-        _, grad = gradient(spec, slow, phi, aim)
-        total.addcmul_(grad, grad)
+        gradient.at(aim)
+        total.addcmul_(gradient.grad, gradient.grad)
     return total / mask.sum(dim=1, keepdim=True).clamp_min(1)
 
 

@@ -1,0 +1,172 @@
+"""Adaptations a second of the inner loop against the number of streams: loop, batched, graph.
+
+    python benchmarks/gpu.py [--slots 1 16 256 1024] [--events 16] [--seconds 1.5]
+
+An adaptation is one stream's k = 3 steps on 16 new and 16 replayed events; the network is
+32-64-64-10 with rank 2. `loop` adapts one stream after the other with autograd, `eager` all slots
+in one call, `graph` the same call as a captured CUDA graph, inputs already on the device in both;
+`graph + copy` copies them from pinned memory first, as a worker does. The best of several
+rounds is printed, CPU lines in seconds of one core, which other work on the machine blurs least,
+with the largest difference of the new weights from `loop`'s: a fast wrong answer is no answer.
+Without a CUDA device its lines are left out, and one line says so.
+"""
+
+import argparse
+import math
+import time
+from collections.abc import Callable
+from dataclasses import fields
+
+import torch
+from torch import Tensor
+
+from streamlearn.core.adapt import AdaptSettings, Batch, InnerLoop
+from streamlearn.core.encoder import (
+    NetworkSpec,
+    logits,
+    new_weights,
+    slow_tensors,
+    slow_weights,
+    stack,
+)
+from streamlearn.core.gradients import Objective, goal, loss_at
+
+SPEC = NetworkSpec(inputs=32, hidden=(64, 64), rank=2, classes=16)
+CLASSES = 10
+SETTINGS = AdaptSettings(steps=3, rate=0.1)
+LOOP_STREAMS = 64  # the loop's speed does not depend on how many streams wait for it
+
+
+def inner_loop(slots: int, events: int, device: str, *, graph: bool) -> InnerLoop:
+    """The inner loop with one draw of replay."""
+    return InnerLoop(
+        SPEC,
+        SETTINGS,
+        slow_weights(SPEC),
+        slots=slots,
+        events=events,
+        draws=1,
+        device=device,
+        graph=graph,
+    )
+
+
+def some_batch(loop: InnerLoop) -> Batch:
+    """Random events, full slots: what is computed does not depend on the values."""
+    draw = torch.Generator().manual_seed(0)
+    batch = loop.empty()
+    for part in (batch.x, batch.replay_x):
+        part.normal_(generator=draw)
+    for part in (batch.y, batch.replay_y):
+        part.random_(0, CLASSES, generator=draw)
+    batch.replay_logits[..., :CLASSES].normal_(generator=draw)
+    batch.mask.fill_(True)
+    batch.replay_mask.fill_(True)
+    batch.known[:, :CLASSES] = True
+    batch.rate.fill_(SETTINGS.rate)
+    return batch
+
+
+def adapt_one(slow: tuple[Tensor, ...], phi: Tensor, batch: Batch, objective: Objective) -> Tensor:
+    """One stream, phi (1, P), plainly: forward, autograd, clip, step."""
+    aim = goal(
+        objective,
+        x=batch.x,
+        y=batch.y,
+        mask=batch.mask,
+        replay_x=batch.replay_x[0],
+        replay_y=batch.replay_y[0],
+        replay_mask=batch.replay_mask[0],
+        replay_logits=batch.replay_logits[0],
+        known=batch.known,
+    )
+    for _ in range(SETTINGS.steps):
+        leaf = phi.detach().requires_grad_()
+        loss = loss_at(aim, logits(SPEC, slow, leaf, aim.x)).sum()
+        (grad,) = torch.autograd.grad(loss, leaf)
+        scale = SETTINGS.clip / grad.norm().clamp_min(SETTINGS.clip)
+        phi = phi - batch.rate.unsqueeze(1) * scale * grad
+    return phi.detach()
+
+
+def per_second(call: Callable[[], object], streams: int, seconds: float, device: str) -> float:
+    """Streams adapted a second of wall clock (CUDA) or of CPU time, the best of several rounds."""
+    clock = time.process_time if device == "cpu" else time.perf_counter
+    best, until = math.inf, time.perf_counter() + seconds
+    call()
+    while time.perf_counter() < until or best == math.inf:
+        if device == "cuda":
+            torch.cuda.synchronize()
+        start = clock()
+        call()
+        if device == "cuda":
+            torch.cuda.synchronize()
+        best = min(best, clock() - start)
+    return streams / best
+
+
+def on_device(batch: Batch, device: str) -> Batch:
+    """The batch moved to a device."""
+    return Batch(**{f.name: getattr(batch, f.name).to(device) for f in fields(Batch)})
+
+
+def pinned(batch: Batch) -> Batch:
+    """The batch in pinned memory, from where copies to the device are fastest."""
+    return Batch(**{f.name: getattr(batch, f.name).pin_memory() for f in fields(Batch)})
+
+
+def measure(slots: int, events: int, seconds: float, device: str) -> None:
+    """The lines of one number of streams on one device."""
+    slow = slow_weights(SPEC)
+    batch = some_batch(inner_loop(slots, events, "cpu", graph=False))
+    phi = stack(SPEC, [new_weights(SPEC, str(slot)) for slot in range(slots)])
+    few = min(slots, LOOP_STREAMS)
+    slow_here = slow_tensors(slow, torch.device(device))
+    singles = [on_device(batch.slots(slot, slot + 1), device) for slot in range(few)]
+    rows = [phi[slot : slot + 1].to(device) for slot in range(few)]
+
+    def loop_all() -> Tensor:
+        each = zip(rows, singles, strict=True)
+        return torch.cat([adapt_one(slow_here, r, b, SETTINGS.objective) for r, b in each])
+
+    truth = loop_all().cpu()
+    line(device, "loop", slots, per_second(loop_all, few, seconds, device), 0.0)
+    here, phi_here = on_device(batch, device), phi.to(device)
+    ways = [("eager", False, here, phi_here)]
+    if device == "cuda":
+        ways.append(("graph", True, here, phi_here))
+        ways.append(("graph + copy", True, pinned(batch), phi.pin_memory()))
+    for name, graph, given, weights in ways:
+        loop = inner_loop(slots, events, device, graph=graph)
+        off = (loop.adapt(weights, given).phi[:few].cpu() - truth).abs().max()
+        speed = per_second(lambda: loop.adapt(weights, given), slots, seconds, device)  # noqa: B023
+        line(device, name, slots, speed, float(off))
+
+
+def line(device: str, name: str, slots: int, speed: float, off: float) -> None:
+    """One row of the table."""
+    print(f"{device:6s}{name:14s}{slots:8d}{speed:14,.0f}{off:12.1e}", flush=True)
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--slots", type=int, nargs="+", default=[1, 16, 256, 1024])
+    parser.add_argument("--events", type=int, default=16)
+    parser.add_argument("--seconds", type=float, default=1.5)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    print(f"torch {torch.__version__}, one core")
+    print(f"{'where':6s}{'how':14s}{'streams':>8s}{'adapt./s':>14s}{'off':>12s}")
+    for slots in options.slots:
+        measure(slots, options.events, options.seconds, "cpu")
+    if not torch.cuda.is_available():
+        print("cuda: no device here; its lines are left out and no graph was captured")
+        return
+    print(f"cuda: {torch.cuda.get_device_name()}")
+    for slots in options.slots:
+        measure(slots, options.events, options.seconds, "cuda")
+
+
+if __name__ == "__main__":
+    main()
