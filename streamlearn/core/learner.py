@@ -34,7 +34,8 @@ from streamlearn.core.settings import LearnerSettings
 from streamlearn.core.threads import one_thread
 from streamlearn.errors import StateError
 
-KEEP_EVENTS = 256  # labelled events after which `keep` is weighed again
+KEEP_EVENTS, KEEP_SHARE, KEEP_LONGEST = 256, 8, 2048  # labelled events between weighings of keep:
+# at least KEEP_EVENTS, then this part of the events so far, at most KEEP_LONGEST
 STATE_FORMAT = 1
 _UNSEEN = -2  # code of a label value that is no class yet
 
@@ -220,8 +221,9 @@ class StreamLearner:
             chosen = None if len(labelled) == len(codes) else labelled
             self._mixture.learn(tested, chosen, codes[labelled], new_class=new_class)
             self._since_keep += len(labelled)
-            early = self._mixture.n <= EAGER_EVENTS
-            if self._since_keep >= KEEP_EVENTS or early or new_class:
+            n = self._mixture.n
+            wait = min(max(KEEP_EVENTS, n // KEEP_SHARE), KEEP_LONGEST)
+            if self._since_keep >= wait or n <= EAGER_EVENTS or new_class:
                 kept = self.reservoir.kept()
                 self._mixture.weigh_keep(kept.rows, kept.codes)
                 self._since_keep = 0

@@ -113,13 +113,10 @@ class Inputs:
         fresh = [name for name in frame.columns if (NUMBER, name, "") not in known]
         recent = bool(fresh) and len(self.number_names) + len(fresh) <= max_recent
         new += [Input(NUMBER, name, recent=recent) for name in fresh]
-        with np.errstate(over="ignore", invalid="ignore"):
-            whole = bool(np.isfinite(frame.numbers.sum()))
-        if not whole:
-            gaps = np.flatnonzero((~np.isfinite(frame.numbers)).any(axis=0))
-            with_gaps = [frame.columns[j] for j in gaps]
-        else:
-            with_gaps = []
+        with_gaps: list[str] = []
+        finite = np.isfinite(frame.numbers)
+        if not finite.all():
+            with_gaps = [frame.columns[j] for j in np.flatnonzero(~finite.all(axis=0))]
         if frame.columns != self.number_names:
             present = set(frame.columns)
             with_gaps += [name for name in self.number_names if name not in present]
