@@ -96,7 +96,7 @@ def evaluate(
             learner = learners[frame.stream] = StreamLearner(frame.stream, settings)
         outcome = learner.learn(frame)
         if len(outcome.classes) > MAX_CLASSES:
-            _refuse_classes(len(outcome.classes), frame)
+            _refuse_classes(f"{len(outcome.classes)} different values", frame)
         weights[frame.stream] = dict(zip(outcome.heads, outcome.head_weights.tolist(), strict=True))
         events += len(frame)
         if watch is not None:
@@ -125,16 +125,16 @@ def evaluate(
 def check_classes(frame: Frame) -> None:
     """InputError where a frame has so many different labels that they can't be classes."""
     labelled = int((frame.label_codes >= 0).sum())
-    if len(frame.label_values) > max(CROWDED, labelled / 2):
-        _refuse_classes(len(frame.label_values), frame)
+    different = len(frame.label_values)
+    if different > max(CROWDED, labelled / 2):
+        _refuse_classes(f"{different} different values in {labelled} events", frame)
 
 
-def _refuse_classes(n: int, frame: Frame) -> None:
+def _refuse_classes(found: str, frame: Frame) -> None:
     shown = ", ".join(map(repr, frame.label_values[:5]))
     raise InputError(
-        f"the label has {n} different values ({shown}, ...), too many to be classes: at most "
-        f"{MAX_CLASSES}, and each one more than once; choose another --label, or cut a quantity "
-        "into a few classes first"
+        f"the label has {found} ({shown}, ...), too many to be classes; choose another --label, "
+        f"or cut a quantity into a few classes first (at most {MAX_CLASSES})"
     )
 
 

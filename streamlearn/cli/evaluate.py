@@ -153,8 +153,14 @@ class _Watch:
 
 def show(result: "Evaluation", inferred: "Inferred", console: Console) -> None:
     """For people: what was inferred, the figures beside their baselines, who carries them."""
+    from streamlearn.sources.kinds import Kind
+
     for line in inferred.lines():
         console.print(line, style="dim", markup=False, highlight=False)
+    if inferred.of_kind(Kind.TEXT):
+        console.print(
+            "texts are told apart as wholes; their words are not learned from", style="dim"
+        )
     console.print()
     console.print(_figures(result))
     console.print(_experts(result))

@@ -66,7 +66,7 @@ class Prequential:
         self.n_correct: NDArray[np.int64] = np.zeros(0, np.int64)  # (C,) both
 
     def update(self, true: NDArray[np.int32], predicted: NDArray[np.int32]) -> StepScore:
-        """Score one step: codes (n,) of the true class (-1: unlabelled) and the predicted (-1: none).
+        """Score one step: codes (n,) of true (-1: unlabelled) and predicted classes (-1: none).
 
         The number of classes grows with the codes.
         """

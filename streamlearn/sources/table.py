@@ -34,6 +34,7 @@ class Inferred:
     time: str = ""  # how events get their time, in words
     timed: bool = False  # whether times come from the file; if not, the n-th event's time is n
     columns: dict[str, Told] = field(default_factory=dict)  # features, in file order
+    silent: list[str] = field(default_factory=list)  # columns without a value in the first rows
     unreadable: dict[str, int] = field(default_factory=dict)  # cells of number columns, by column
     notes: list[str] = field(default_factory=list)
 
@@ -51,6 +52,9 @@ class Inferred:
                 shown = [_with_note(name, self.columns[name].note) for name in names[:8]]
                 more = f" and {len(names) - 8} more" if len(names) > 8 else ""
                 found.append(f"{kind}: {', '.join(shown)}{more}")
+        silent = [name for name in self.silent if name not in self.columns]
+        if silent:
+            found.append(f"no value so far: {', '.join(silent)}")
         found += [
             f"{name}: {count} cells are no {self.columns[name].kind}, taken as missing"
             for name, count in self.unreadable.items()
@@ -145,6 +149,8 @@ class TableRows:
                 said.columns[name] = Told(Kind.IGNORED, "its name is too long")
             elif (told := tell(values, comma=self._reader.comma)) is not None:
                 said.columns[name] = kept(told, values) if source in roles.keep else told
+            elif name not in said.silent:
+                said.silent.append(name)
 
     def _labels(self, batch: Batch, n: int) -> NDArray[np.int32]:
         if self._label is None or self._label.name not in batch:

@@ -75,6 +75,7 @@ def test_a_person_sees_the_figures_beside_their_baselines(
     assert "2 classes: " in done.out
     assert "600 of 600 events labelled" in done.out
     assert "number: temp" in done.out
+    assert "their words are not learned from" not in done.out
 
 
 def test_json_is_the_last_line_and_equals_the_library(

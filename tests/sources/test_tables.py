@@ -136,6 +136,7 @@ def test_typed_columns_of_parquet(tmp_path: Path) -> None:
     assert frames[0].texts["kind"][:2] == ("a", "b")
     assert labels(frames)[:3] == [1, 2, None]
     assert source.inferred.of_kind(source.inferred.columns["list"].kind) == ("list", "raw")
+    assert "no value so far: empty" in source.inferred.lines()
     assert source.total_rows == n
     assert source.done == 1.0
 
