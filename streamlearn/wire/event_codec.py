@@ -19,7 +19,6 @@ Everything else decodes. FrameError is the only exception that decode raises.
 """
 
 import hashlib
-import json
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -30,7 +29,7 @@ from numpy.typing import NDArray
 
 from streamlearn.core.records import MAX_FRAME_EVENTS, Frame, Label, Reason, Rejection
 from streamlearn.errors import FrameError
-from streamlearn.wire import arrow_bounds, event_columns
+from streamlearn.wire import arrow_bounds, event_columns, event_json
 from streamlearn.wire import event_rules as rules
 from streamlearn.wire.cloud_events import (
     CONTENT_TYPE,
@@ -39,13 +38,12 @@ from streamlearn.wire.cloud_events import (
     first_values,
     stream_of_key,
 )
-from streamlearn.wire.event_columns import Kind
+from streamlearn.wire.event_schema import Layout, layout_of
 
 ARROW = "application/vnd.apache.arrow.stream"
 JSON = "application/json"
 FRAME_TYPE = "streamlearn.frame"
 MAX_FRAME_BYTES = 16 * 1024 * 1024
-MAX_JSON_BYTES = 1024 * 1024  # one event; as Python objects it takes ten times as much
 
 
 def encode(
@@ -144,7 +142,7 @@ def decode(
             raise FrameError(Reason.EMPTY_FRAME, "no value")
         default_s = timestamp_s if math.isfinite(timestamp_s) else 0.0
         if content_type == JSON:
-            return _decode_json(value, stream, default_s), ()
+            return _without(event_json.decode(value, stream, default_s), {})
         return _decode_arrow(value, stream, default_s)
     except FrameError:
         raise
@@ -179,49 +177,43 @@ def _content_type(value: bytes | None, headers: Headers | None, max_bytes: int) 
 # --- Arrow -------------------------------------------------------------------------------------
 
 
-def read_batch(value: bytes) -> tuple[pa.RecordBatch, list[Kind]]:
-    """All rows of an Arrow IPC stream in one validated batch, and its columns' kinds."""
+def read_batch(value: bytes) -> tuple[pa.RecordBatch, Layout]:
+    """All rows of an Arrow IPC stream in one validated batch, and where in it is what."""
     arrow_bounds.check(value)
+    layout = layout_of(value)
     with pa.ipc.open_stream(value) as reader:
-        kinds = event_columns.kinds_of(reader.schema)
         batches = [batch for batch in reader if batch.num_rows]
     if not batches:
         raise FrameError(Reason.EMPTY_FRAME, "the Arrow stream has no rows")
     for batch in batches:
         batch.validate(full=True)  # offsets, UTF-8, dictionary indices: before any is followed
-    event_columns.check_inflation(batches, kinds)
-    return (batches[0] if len(batches) == 1 else event_columns.joined(batches)), kinds
+    event_columns.check_inflation(batches, layout)
+    return (batches[0] if len(batches) == 1 else event_columns.joined(batches)), layout
 
 
 def _decode_arrow(
     value: bytes, stream: str, default_s: float
 ) -> tuple[Frame, tuple[Rejection, ...]]:
-    batch, kinds = read_batch(value)
-    n = batch.num_rows
-    names = batch.schema.names
-    columns: list[Any] = batch.columns
-    features: dict[Kind, dict[str, Any]] = {kind: {} for kind in Kind}
-    for name, column, kind in zip(names, columns, kinds, strict=True):
-        features[kind][name] = column
-    reserved = features[Kind.RESERVED]
-    numbers, texts, images = features[Kind.NUMBER], features[Kind.TEXT], features[Kind.IMAGE]
-    if not numbers and not texts and not images:
-        raise FrameError(Reason.NO_FEATURES, "no column with a feature in it")
+    batch, layout = read_batch(value)
+    n, names = batch.num_rows, layout.names
     refused = event_columns.Refused()
-    codes, values = event_columns.labels(reserved.get(rules.LABEL), n, refused)
+
+    def reserved(name: str) -> Any:
+        return batch.column(layout.reserved[name]) if name in layout.reserved else None
+
+    codes, values = event_columns.labels(reserved(rules.LABEL), n, refused)
     frame = Frame(
         stream=stream,
-        columns=tuple(numbers),
-        numbers=event_columns.number_matrix(list(numbers.values()), n),
+        columns=tuple(names[index] for index in layout.numbers),
+        numbers=event_columns.number_matrix(batch, layout),
         label_codes=codes,
         label_values=values,
-        event_time_s=event_columns.event_times(
-            reserved.get(rules.EVENT_TIME), n, default_s, refused
-        ),
-        event_ids=event_columns.event_ids(reserved.get(rules.EVENT_ID)),
-        texts={name: event_columns.texts(column) for name, column in texts.items()},
+        event_time_s=event_columns.event_times(reserved(rules.EVENT_TIME), n, default_s, refused),
+        event_ids=event_columns.event_ids(reserved(rules.EVENT_ID)),
+        texts={names[index]: event_columns.texts(batch.column(index)) for index in layout.texts},
         images={
-            name: event_columns.images(name, column, refused) for name, column in images.items()
+            names[index]: event_columns.images(names[index], batch.column(index), refused)
+            for index in layout.images
         },
     )
     return _without(frame, refused.rows)
@@ -268,88 +260,3 @@ def _in_order(
     renumber = np.full(len(values) + 1, -1, np.int32)  # the last one: code -1
     renumber[used] = np.arange(len(used), dtype=np.int32)
     return renumber[codes], tuple(values[code] for code in used.tolist())
-
-
-# --- JSON --------------------------------------------------------------------------------------
-
-
-def _decode_json(value: bytes, stream: str, default_s: float) -> Frame:
-    event = read_json(value)
-    label = event.pop(rules.LABEL, None)
-    time = event.pop(rules.EVENT_TIME, None)
-    event_ids = _json_event_id(event.pop(rules.EVENT_ID, None))
-    numbers: dict[str, float] = {}
-    texts: dict[str, tuple[str | None, ...]] = {}
-    for name, cell in event.items():
-        if isinstance(cell, str):
-            if not rules.is_unicode(cell):
-                raise FrameError(Reason.WRONG_TYPE, f"field {name!r} has a lone surrogate")
-            texts[name] = (cell,)
-        elif isinstance(cell, bool | int | float):
-            numbers[name] = float(cell)
-        elif cell is not None:
-            raise FrameError(
-                Reason.WRONG_TYPE, f"field {name!r} is nested; send flat numbers and text"
-            )
-    if not numbers and not texts:
-        raise FrameError(Reason.NO_FEATURES, "the event has no field but reserved ones and nulls")
-    label_values: tuple[Label, ...] = ()
-    try:
-        if label is not None:
-            label_values = (rules.label_of(label),)
-    except rules.RefusedError as error:
-        raise FrameError(Reason.BAD_LABEL, str(error)) from error
-    try:
-        time_s = default_s if time is None else rules.time_of(time)
-    except rules.RefusedError as error:
-        raise FrameError(Reason.BAD_TIME, str(error)) from error
-    row = np.array([list(numbers.values())], dtype=np.float64).reshape(1, -1)
-    row[~(np.abs(row) <= rules.FLOAT32_MAX)] = np.nan
-    frame = Frame(
-        stream=stream,
-        columns=tuple(numbers),
-        numbers=row,
-        label_codes=np.array([0 if label_values else -1], np.int32),
-        label_values=label_values,
-        event_time_s=np.array([time_s]),
-        event_ids=event_ids,
-        texts=texts,
-    )
-    return _without(frame, {})[0]
-
-
-def _json_event_id(event_id: object) -> tuple[str, ...]:
-    if event_id is None:
-        return ()
-    if isinstance(event_id, bool) or not isinstance(event_id, str | int):
-        raise FrameError(Reason.WRONG_TYPE, "event_id is neither text nor a whole number")
-    text = str(event_id)
-    if not rules.is_unicode(text):
-        raise FrameError(Reason.WRONG_TYPE, "event_id has a lone surrogate")
-    return (text,)
-
-
-def read_json(value: bytes) -> dict[str, Any]:
-    """One flat JSON object; FrameError where it is none, too large, or names a field twice."""
-    if len(value) > MAX_JSON_BYTES:
-        raise FrameError(
-            Reason.TOO_LARGE, f"{len(value)} > {MAX_JSON_BYTES} bytes in one JSON event"
-        )
-    event = json.loads(value.decode("utf-8-sig"), object_pairs_hook=_object, parse_int=_json_int)
-    if not isinstance(event, dict):
-        raise FrameError(Reason.WRONG_TYPE, "JSON, but not one object; send one event a message")
-    if len(event) > arrow_bounds.MAX_COLUMNS:
-        raise FrameError(Reason.TOO_LARGE, f"{len(event)} > {arrow_bounds.MAX_COLUMNS} fields")
-    rules.check_names(event)
-    return event
-
-
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    fields = dict(pairs)
-    if len(fields) < len(pairs):
-        raise FrameError(Reason.WRONG_TYPE, "a JSON field comes twice; nobody knows which counts")
-    return fields
-
-
-def _json_int(digits: str) -> int | float:
-    return int(digits) if len(digits) <= 40 else float(digits)  # beyond float32's range anyway

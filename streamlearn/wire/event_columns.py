@@ -5,7 +5,6 @@ cells mean is in event_rules. Everything here costs C calls a column, Python onl
 """
 
 from dataclasses import dataclass, field
-from enum import Enum
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -18,10 +17,10 @@ from streamlearn.core.records import Label, Reason
 from streamlearn.errors import FrameError
 from streamlearn.wire import event_rules as rules
 from streamlearn.wire.arrow_bounds import MAX_INFLATED_BYTES
+from streamlearn.wire.event_schema import Kind, Layout, is_bytes, is_text, kind_of_type
 
 Column: TypeAlias = Any  # pa.Array or pa.ChunkedArray: their stubs share no useful base
 
-_FLOAT64_ID = pa.float64().id
 _SECONDS = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}  # units in a second
 
 
@@ -35,92 +34,24 @@ class Refused:
         self.rows.setdefault(row, (reason, detail))
 
 
-class Kind(Enum):
-    """What a column is learned as."""
-
-    NUMBER = "number"
-    TEXT = "text"
-    IMAGE = "image"
-    NOTHING = "nothing"  # nulls only
-    RESERVED = "reserved"  # label, event_time or event_id
-
-
-def kinds_of(schema: pa.Schema) -> list[Kind]:
-    """Each column's kind; FrameError for names and types that we don't learn from."""
-    names, types = schema.names, schema.types
-    rules.check_names(names)
-    kinds = []
-    for name, type_ in zip(names, types, strict=True):
-        if name in rules.RESERVED:
-            kinds.append(Kind.RESERVED)
-            continue
-        kind = Kind.NUMBER if type_.id == _FLOAT64_ID else _kind_of_type(type_)
-        if kind is None:
-            raise FrameError(
-                Reason.WRONG_TYPE,
-                f"column {name[:80]!r} is {str(type_)[:80]}; "
-                "send numbers, text, PNG or JPEG bytes, one value a cell",
-            )
-        kinds.append(kind)
-    if _has_extensions(schema):
-        raise FrameError(
-            Reason.WRONG_TYPE, "a column of an Arrow extension type; send its storage type"
-        )
-    return kinds
-
-
-def _has_extensions(schema: pa.Schema) -> bool:
-    return any(
-        isinstance(column.type, pa.BaseExtensionType)  # known to Arrow; unknown ones: metadata
-        or (column.metadata is not None and b"ARROW:extension:name" in column.metadata)
-        for column in schema
-    )
-
-
-def _kind_of_type(type_: pa.DataType) -> Kind | None:
-    if pt.is_dictionary(type_):
-        type_ = type_.value_type
-    if (
-        pt.is_boolean(type_)
-        or pt.is_integer(type_)
-        or pt.is_floating(type_)
-        or pt.is_decimal(type_)
-    ):
-        return Kind.NUMBER
-    if pt.is_temporal(type_) and not pt.is_interval(type_):
-        return Kind.NUMBER
-    if _is_text(type_):
-        return Kind.TEXT
-    if _is_bytes(type_):
-        return Kind.IMAGE
-    return Kind.NOTHING if pt.is_null(type_) else None
-
-
-def _is_text(type_: pa.DataType) -> bool:
-    return pt.is_string(type_) or pt.is_large_string(type_) or pt.is_string_view(type_)
-
-
-def _is_bytes(type_: pa.DataType) -> bool:
-    return (
-        pt.is_binary(type_)
-        or pt.is_large_binary(type_)
-        or pt.is_binary_view(type_)
-        or pt.is_fixed_size_binary(type_)
-    )
-
-
 def text_bytes(column: Column) -> int:
-    """Bytes of a text or image column once every cell is written out."""
+    """At least the bytes of a text or image column once every cell is written out."""
     if pt.is_dictionary(column.type):
         sizes = _sizes(column.dictionary)
         used = column.indices.drop_null().to_numpy(zero_copy_only=False)
         return int(sizes[used].sum())
-    return int(_sizes(column).sum())
+    if _is_view(column.type):
+        return int(_sizes(column).sum())
+    return int(column.nbytes)  # offsets and what lies between the first and the last one
+
+
+def _is_view(type_: pa.DataType) -> bool:
+    return pt.is_string_view(type_) or pt.is_binary_view(type_)
 
 
 def _sizes(column: Column) -> NDArray[np.int64]:
     """(n,) bytes of each cell, 0 where null."""
-    if pt.is_string_view(column.type) or pt.is_binary_view(column.type):
+    if _is_view(column.type):
         views = column.buffers()[1]  # 16 bytes a cell, of which the first four are its size
         cut = slice(column.offset, column.offset + len(column))
         sizes = np.frombuffer(views, np.int32)[: 4 * cut.stop].reshape(-1, 4)[cut, 0]
@@ -144,14 +75,16 @@ def seconds(column: Column) -> Column:
     return pc.divide(raw.cast(pa.float64(), safe=False), units)
 
 
-def number_matrix(columns: list[Column], n: int) -> NDArray[np.float64]:
+def number_matrix(batch: pa.RecordBatch, layout: Layout) -> NDArray[np.float64]:
     """(n, d) float64; NaN where missing."""
-    if not columns:
-        return np.empty((n, 0))
-    if any(column.type.id != _FLOAT64_ID for column in columns):
-        columns = [as_float64(column) for column in columns]
-    batch = pa.RecordBatch.from_arrays(columns, names=[""] * len(columns))
-    matrix: NDArray[np.float64] = batch.to_tensor(null_to_nan=True, row_major=True).to_numpy()
+    if not layout.numbers:
+        return np.empty((batch.num_rows, 0))
+    if layout.all_float64:
+        numbers = batch.select(layout.numbers)
+    else:
+        columns = [as_float64(batch.column(index)) for index in layout.numbers]
+        numbers = pa.RecordBatch.from_arrays(columns, names=[""] * len(columns))
+    matrix: NDArray[np.float64] = numbers.to_tensor(null_to_nan=True, row_major=True).to_numpy()
     if not matrix.flags.writeable:
         matrix = matrix.copy()
     outside = ~(np.abs(matrix) <= rules.FLOAT32_MAX)
@@ -191,7 +124,7 @@ def event_times(
     if column is None or pt.is_null(column.type):
         return np.full(n, default_s)
     column = plain(column)
-    if _is_text(column.type):
+    if is_text(column.type):
         times = np.full(n, default_s)
         for row, text in enumerate(column.to_pylist()):
             try:
@@ -200,7 +133,7 @@ def event_times(
             except rules.RefusedError as error:
                 refused.add(row, Reason.BAD_TIME, str(error))
         return times
-    if _kind_of_type(column.type) is not Kind.NUMBER or (
+    if kind_of_type(column.type) is not Kind.NUMBER or (
         pt.is_boolean(column.type) or pt.is_time(column.type) or pt.is_duration(column.type)
     ):
         raise FrameError(Reason.BAD_TIME, f"event_time is {column.type}; send a timestamp")
@@ -224,7 +157,7 @@ def event_ids(column: Column | None) -> tuple[str, ...]:
     column = plain(column)
     if pt.is_integer(column.type):
         column = column.cast(pa.string())
-    elif not _is_text(column.type):
+    elif not is_text(column.type):
         raise FrameError(Reason.WRONG_TYPE, f"event_id is {column.type}; send text or integers")
     return tuple("" if cell is None else cell for cell in column.to_pylist())
 
@@ -236,7 +169,7 @@ def labels(
     if column is None or pt.is_null(column.type):
         return np.full(n, -1, np.int32), ()
     column = plain(column)
-    if _kind_of_type(column.type) not in (Kind.NUMBER, Kind.TEXT) or pt.is_temporal(column.type):
+    if kind_of_type(column.type) not in (Kind.NUMBER, Kind.TEXT) or pt.is_temporal(column.type):
         raise FrameError(Reason.BAD_LABEL, f"label is {column.type}; send text or whole numbers")
     if pt.is_floating(column.type):
         column = column.cast(pa.float64())
@@ -263,24 +196,19 @@ def joined(batches: list[pa.RecordBatch]) -> pa.RecordBatch:
     columns: list[Column] = []
     for index in range(batches[0].num_columns):
         parts = [plain(batch.column(index)) for batch in batches]
-        if _is_text(parts[0].type):
+        if is_text(parts[0].type):
             parts = [part.cast(pa.large_string()) for part in parts]
-        elif _is_bytes(parts[0].type):
+        elif is_bytes(parts[0].type):
             parts = [part.cast(pa.large_binary()) for part in parts]
         columns.append(pa.concat_arrays(parts))
     return pa.RecordBatch.from_arrays(columns, names=batches[0].schema.names)
 
 
-def check_inflation(batches: list[pa.RecordBatch], kinds: list[Kind]) -> None:
+def check_inflation(batches: list[pa.RecordBatch], layout: Layout) -> None:
     """FrameError where texts and images, written out, are more than MAX_INFLATED_BYTES."""
-    total = 0
-    for index, kind in enumerate(kinds):
-        if kind in (Kind.NUMBER, Kind.NOTHING):
-            continue
-        type_ = batches[0].column(index).type
-        value_type = type_.value_type if pt.is_dictionary(type_) else type_
-        if _is_text(value_type) or _is_bytes(value_type):
-            total += sum(text_bytes(batch.column(index)) for batch in batches)
+    total = sum(
+        text_bytes(batch.column(index)) for index in layout.written_out for batch in batches
+    )
     if total > MAX_INFLATED_BYTES:
         raise FrameError(
             Reason.TOO_LARGE, f"{total} > {MAX_INFLATED_BYTES} bytes of texts and images"
