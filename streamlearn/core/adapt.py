@@ -26,7 +26,7 @@ from streamlearn.core.encoder import (
     single_threaded,
     slow_tensors,
 )
-from streamlearn.core.gradients import Goal, Gradient, LossName, Objective, goal, loss_at
+from streamlearn.core.gradients import RARE, Goal, Gradient, LossName, Objective, goal, loss_at
 from streamlearn.errors import ConfigError
 
 CHUNK_SLOTS = 64  # slots worked off together on a CPU, whose cache holds their activations
@@ -80,6 +80,15 @@ def learning_rate(settings: AdaptSettings, *, age_events: float, drift: float) -
     """
     calm = math.pow(0.5, age_events / settings.rate_half_life)
     return settings.rate * max(settings.rate_floor, calm, min(drift, 1.0))
+
+
+def with_prior(z: Tensor, frequency: Tensor, prior: float = 1.0) -> Tensor:
+    """Logits for the stream's next events, given the recent label frequency (..., C), sum 1.
+
+    Steps with `prior` learn logits that favour no class for being frequent: right for any event of
+    any time (keep). The next events have the stream's frequencies, put back here (serve).
+    """
+    return z + prior * (frequency + RARE).log()
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -252,13 +252,15 @@ def single_threaded() -> Iterator[None]:
 def infer(spec: NetworkSpec, slow: Sequence[Tensor], phi: Tensor, x: Tensor) -> Tensor:
     """`logits` for prediction: an event's bits do not depend on the events beside it either."""
     s, n, d = x.shape
+    if not n:
+        return x.new_zeros(s, 0, spec.classes)
     blocks = -(-n // BLOCK_EVENTS)
     padded = x.new_zeros(s, blocks * BLOCK_EVENTS, d)
     padded[:, :n] = x
     with single_threaded():
         cut = torch.split(padded, BLOCK_EVENTS, dim=1)
         done = [logits(spec, slow, phi, block.contiguous()) for block in cut]
-    return torch.cat(done, dim=1)[:, :n] if done else x.new_zeros(s, 0, spec.classes)
+    return torch.cat(done, dim=1)[:, :n]
 
 
 def features(

@@ -8,7 +8,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from streamlearn.core.adapt import Adapted, AdaptSettings, Batch, InnerLoop, Pull, learning_rate
+from streamlearn.core.adapt import (
+    Adapted,
+    AdaptSettings,
+    Batch,
+    InnerLoop,
+    Pull,
+    learning_rate,
+    with_prior,
+)
 from streamlearn.core.encoder import (
     NetworkSpec,
     Weights,
@@ -176,6 +184,46 @@ def test_same_bits_whoever_shares_the_batch(spec: NetworkSpec) -> None:
         moved = getattr(batch, field.name).index_select(slot_dim, order)
         getattr(shuffled, field.name).copy_(moved)
     assert torch.equal(adapted(spec, settings, phi[order], shuffled).phi, together.phi[order])
+
+
+def test_same_bits_on_any_number_of_threads() -> None:
+    phi, batch = some_weights(MLP, 130), some_batch(MLP, 130)
+    results = []
+    before = torch.get_num_threads()
+    try:
+        for torch_threads, threads in ((1, 1), (2, 1), (1, 3)):
+            torch.set_num_threads(torch_threads)
+            loop = InnerLoop(
+                MLP,
+                AdaptSettings(),
+                slow_weights(MLP),
+                slots=130,
+                events=EVENTS,
+                replay=REPLAY,
+                draws=1,
+                threads=threads,
+            )
+            results.append(loop.adapt(phi, batch).phi)
+            assert torch.get_num_threads() == torch_threads
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(results[0], results[1]) and torch.equal(results[0], results[2])
+
+
+def test_labels_that_are_frequent_now_win_only_with_their_prior() -> None:
+    """Events that say nothing, 9 of class 0 to 1 of class 1: only the frequencies differ."""
+    batch = Batch.empty(MLP, slots=1, events=10, replay=REPLAY, draws=1)
+    batch.x[:] = 1.0
+    batch.y[:, 9:] = 1
+    batch.mask[:], batch.known[:, :2], batch.rate[:] = True, True, 0.5
+    loop = InnerLoop(
+        MLP, AdaptSettings(steps=200), slow_weights(MLP), slots=1, events=10, replay=REPLAY, draws=1
+    )
+    phi = loop.adapt(some_weights(MLP, 1), batch).phi
+    z = loop.logits(phi, batch.x[:, :1])[0, 0, :2]
+    frequency = torch.tensor([0.9, 0.1])
+    assert (z[0] - z[1]).abs() < 0.3
+    torch.testing.assert_close(with_prior(z, frequency).softmax(0), frequency, rtol=0.0, atol=0.05)
 
 
 @pytest.mark.parametrize("harm", ["nan event", "huge event", "huge rate", "nan weights"])

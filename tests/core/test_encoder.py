@@ -9,6 +9,7 @@ from streamlearn.core.encoder import (
     NetworkSpec,
     class_capacity,
     grow,
+    infer,
     logits,
     new_weights,
     slow_tensors,
@@ -51,7 +52,21 @@ def test_a_new_stream_starts_as_the_shared_network() -> None:
     np.testing.assert_allclose(got[0].numpy(), expected, rtol=1e-5, atol=1e-6)
 
 
-def test_conv_is_torchs_convolution_with_group_norm() -> None:
+def _convolution(h: torch.Tensor, kernel: torch.Tensor) -> torch.Tensor:
+    """(n, c, side, side) by (o, c, k, k), stride 2, padding k // 2: the sum over the kernel."""
+    k, side = kernel.shape[2], h.shape[2]
+    padded = functional.pad(h, (k // 2,) * 4)
+    shifted = [
+        torch.einsum(
+            "ncyx,oc->noyx", padded[:, :, i : i + side : 2, j : j + side : 2], kernel[:, :, i, j]
+        )
+        for i in range(k)
+        for j in range(k)
+    ]
+    return torch.stack(shifted).sum(dim=0)
+
+
+def test_conv_is_a_convolution_with_group_norm() -> None:
     streams = [_random_weights(CONV, name) for name in ("a", "bb")]
     slow = slow_weights(CONV)
     x = torch.randn(2, 3, 784, generator=torch.Generator().manual_seed(0))
@@ -61,7 +76,7 @@ def test_conv_is_torchs_convolution_with_group_norm() -> None:
         for index, layer in enumerate(CONV.layers):
             w = slow[f"{index}/w"] + weights[f"{index}/a"].T @ weights[f"{index}/b"]
             kernel = torch.from_numpy(w.T.reshape(layer.outputs, -1, layer.kernel, layer.kernel))
-            h = functional.conv2d(h, kernel, stride=2, padding=layer.kernel // 2)
+            h = _convolution(h, kernel)
             h = functional.group_norm(h, 4, bias=torch.from_numpy(weights[f"{index}/bias"]))
             h = torch.relu(h)
         head = torch.from_numpy(weights["head/w"])
@@ -94,6 +109,19 @@ def test_growing_keeps_what_the_head_says_of_known_classes() -> None:
     assert not grown[..., 4:].any()
     with pytest.raises(StateError, match="only grows"):
         grow(weights, 2)
+
+
+@pytest.mark.parametrize("spec", [MLP, CONV], ids=["mlp", "conv"])
+def test_a_prediction_does_not_depend_on_what_is_predicted_beside_it(spec: NetworkSpec) -> None:
+    phi = stack(spec, [_random_weights(spec, name) for name in ("a", "bb", "ccc")])
+    slow = slow_tensors(slow_weights(spec), CPU)
+    x = torch.randn(3, 75, spec.inputs, generator=torch.Generator().manual_seed(0))
+    together = infer(spec, slow, phi, x)
+    torch.testing.assert_close(together, logits(spec, slow, phi, x), rtol=1e-4, atol=1e-4)
+    for start, stop in ((0, 1), (31, 33), (40, 75), (74, 75)):
+        alone = infer(spec, slow, phi[1:2], x[1:2, start:stop])
+        assert torch.equal(alone[0], together[1, start:stop])
+    assert infer(spec, slow, phi, x[:, :0]).shape == (3, 0, 4)
 
 
 def test_weights_of_another_network_are_refused() -> None:
