@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from types import TracebackType
@@ -117,7 +118,17 @@ class Demo(AbstractContextManager["Demo"]):
         return self._worker_ready
 
     def play(self, frames: Iterable[Frame], rate: Rate) -> None:
-        """Feed frames at a pace; each event needs an id."""
+        """Feed frames at a pace; each event needs an id.
+
+        The first frame goes alone: when it was learned, all are awake, and the pace begins.
+        """
+        rest = iter(frames)
+        self._play(islice(rest, 1), rate)
+        self.settle()
+        self.board.begin_pace(time.time())
+        self._play(rest, rate)
+
+    def _play(self, frames: Iterable[Frame], rate: Rate) -> None:
         if self._feeder is None:
             raise RuntimeError("enter the demo first")
         pace = Pace(rate, sleep=self.pass_time)

@@ -110,7 +110,8 @@ class Scoreboard:
         self._before = dict(versions or {})
         self._latencies: list[float] = []  # seconds, a frame
         self._updates = 0
-        self._span = [float("inf"), 0.0]  # seconds: first sent, last swapped
+        self._pace = (0.0, 0)  # when it began, how many events were tested before
+        self._last_swap_s = 0.0
         self.worker_restarts = 0
 
     def sent(self, frame: Frame, sent_s: float) -> None:
@@ -121,7 +122,12 @@ class Scoreboard:
         stream.sent_s.append(sent_s)
         stream.frame_events.append(len(frame))
         stream.labels |= dict(zip(frame.event_ids, frame.labels(), strict=True))
-        self._span[0] = min(self._span[0], sent_s)
+        if not self._pace[0]:
+            self._pace = sent_s, 0
+
+    def begin_pace(self, now_s: float) -> None:
+        """Count events a second from now on: all are awake."""
+        self._pace = now_s, sum(stream.scores.n for stream in self._streams.values())
 
     def swapped(self, name: str, version: int, swapped_s: float) -> None:
         """The subscriber has a new version."""
@@ -132,7 +138,7 @@ class Scoreboard:
                 self._latencies.append(swapped_s - stream.sent_s[frame])
         stream.version = max(stream.version, version)
         stream.swapped_s = swapped_s
-        self._span[1] = max(self._span[1], swapped_s)
+        self._last_swap_s = max(self._last_swap_s, swapped_s)
 
     def checked(self, check: Check) -> None:
         """The subscriber compared a frame; a frame that is learned again may come again."""
@@ -203,14 +209,15 @@ class Scoreboard:
             total.absorb(stream.scores, np.arange(size))
         verdicts = {v: sum(self._count(s, v) for s in streams) for v in Verdict}
         p50, p99 = self._percentiles()
-        first, last = self._span
+        began, before = self._pace
+        seconds = self._last_swap_s - began
         return Summary(
             events=sum(len(stream.labels) for stream in streams),
             accuracy=total.accuracy,
             no_change=total.no_change,
             majority=total.majority,
             updates=self._updates,
-            events_per_s=total.n / (last - first) if last > first else 0.0,
+            events_per_s=(total.n - before) / seconds if seconds > 0 else 0.0,
             p50_ms=p50,
             p99_ms=p99,
             subscriber_matches=verdicts[Verdict.SAME] > 0 and verdicts[Verdict.DIFFERENT] == 0,

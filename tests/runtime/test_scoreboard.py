@@ -50,7 +50,21 @@ def test_a_whole_run() -> None:
     assert (summary.accuracy, summary.no_change, summary.majority) == (0.25, 0.25, 0.5)
     assert summary.p50_ms == pytest.approx(20.0)
     assert summary.events_per_s == pytest.approx(4 / 1.03)
+    board.begin_pace(101.0)
+    assert board.summary().events_per_s == 0.0
     assert summary.as_json()["subscriber_matches"] is True
+
+
+def test_the_pace_is_counted_from_when_all_are_awake() -> None:
+    board = Scoreboard()
+    board.sent(FIRST, 100.0)
+    board.checked(check(FIRST, 0, [None, None]))
+    board.swapped("p", 1, 107.0)
+    board.begin_pace(110.0)
+    board.sent(SECOND, 110.0)
+    board.checked(check(SECOND, 1, ["b", "b"]))
+    board.swapped("p", 2, 110.5)
+    assert board.summary().events_per_s == pytest.approx(2 / 0.5)
 
 
 def test_streams_keep_their_own_no_change() -> None:
