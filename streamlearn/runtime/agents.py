@@ -15,17 +15,24 @@ the topic with the next checkpoint. After 3: the events come again and are skipp
 """
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
+from streamlearn.errors import BrokerError
+from streamlearn.runtime.checkpoint import LostError
+from streamlearn.runtime.logs import OURS
 from streamlearn.runtime.partition import Arrival
 
 T = TypeVar("T")
 
+log = logging.getLogger(OURS)
+
 MAX_FRAMES = 64  # of one micro-batch
+LOST_S = 20.0  # that a worker waits for a rebalance when another one claimed its partitions
 WITHIN_S = 0.005  # that a micro-batch waits for more frames: 8 ms at the median, 6 % idle CPU
 
 
@@ -73,6 +80,7 @@ class Agent:
         self._pending: dict[int, _Pending] = {}
         self._checkpoint_due = clock() + checkpoint_interval_s
         self._failed = False
+        self._lost_at: float | None = None  # when it turned out that another worker owns them
 
     @property
     def pending(self) -> int:
@@ -90,6 +98,11 @@ class Agent:
 
     async def tick(self) -> None:
         """Checkpoint if it is time: for streams that pause. To be called every now and then."""
+        if self._lost_at is not None and self._clock() - self._lost_at > LOST_S:
+            raise BrokerError(
+                f"another worker claimed our partitions, but the group left them to us for "
+                f"{LOST_S:.0f} s; start this worker again: it takes them over anew"
+            )
         if self._clock() >= self._checkpoint_due and self._generation is not None:
             async with self._turn:
                 await self._checkpoint()
@@ -100,7 +113,7 @@ class Agent:
             self._pending = {}
             await self._job(self._learning.own, sorted(partitions), generation)
             self._pending = {number: _Pending() for number in partitions}
-            self._generation = generation
+            self._generation, self._lost_at = generation, None
             self._checkpoint_due = self._clock() + self._interval_s
 
     async def hand_over(self) -> None:
@@ -143,7 +156,12 @@ class Agent:
         return arrivals
 
     async def _checkpoint(self) -> None:
-        covered = await self._job(self._learning.checkpoint)
+        try:
+            covered = await self._job(self._learning.checkpoint)
+        except LostError as lost:
+            log.warning("%s; waiting for the group to say who owns it", lost)
+            self._generation, self._lost_at = None, self._clock()
+            return
         self._checkpoint_due = self._clock() + self._interval_s
         if self._generation is None:
             return
@@ -158,6 +176,8 @@ class Agent:
                 raise RuntimeError("the learning thread has failed; nothing more is learned")
             try:
                 return job(*arguments)
+            except LostError:
+                raise
             except BaseException:
                 self._failed = True
                 raise

@@ -5,7 +5,8 @@ Order of effects, for all partitions together:
 2 the changed streams' states and reservoir rows in RocksDB, one write a partition
 3 a these states in the state topic, and the models in the snapshots topic, acknowledged
   b the partition's marker, the snapshots' marker, tombstones of replaced states, acknowledged
-  c RocksDB remembers that the topic has them
+  c if anybody else wrote meanwhile, make sure that nobody has claimed the partition: LostError
+  d RocksDB remembers that the topic has them
 4 (agents) events up to the marker are acknowledged
 
 Each gap is safe: after 2 and within 3, streams are marked unsent in RocksDB, and the next
@@ -18,8 +19,10 @@ from dataclasses import dataclass
 
 from streamlearn.errors import StateError
 from streamlearn.runtime.hot_streams import HotStream, HotStreams
-from streamlearn.runtime.partition import Partition, marker_key, seal
+from streamlearn.runtime.log import Log
+from streamlearn.runtime.partition import Partition, marker_keys, seal
 from streamlearn.runtime.publisher import Acknowledged, Publisher
+from streamlearn.runtime.state_log import StateLog
 from streamlearn.topics import Topics
 from streamlearn.wire import state_codec, update_codec
 from streamlearn.wire.cloud_events import Message
@@ -27,6 +30,17 @@ from streamlearn.wire.state_codec import PartitionMarker, StoredState
 from streamlearn.wire.update_codec import Kind, Role, UpdateHeader
 
 SIZE_FACTOR = 3  # a stream in memory, against its state's bytes: learner, model, Python objects
+
+
+class LostError(Exception):
+    """Another worker owns the partition now. Never leaves runtime: it waits for a rebalance."""
+
+    def __init__(self, partition: Partition) -> None:
+        super().__init__(
+            f"partition {partition.number} was claimed in epoch {partition.fence} while this "
+            f"worker wrote in epoch {partition.epoch}"
+        )
+        self.partition = partition.number
 
 
 def encode(stream: HotStream, epoch: int) -> bytes:
@@ -55,12 +69,14 @@ class Checkpoint:
         self,
         topics: Topics,
         *,
+        log: Log,
         publisher: Publisher,
         clock: Callable[[], float],
         effect: Callable[[str], None],
     ) -> None:
         self._state = topics["state"].full_name
         self._snapshots = topics["snapshots"].full_name
+        self._log = log
         self._publisher = publisher
         self._clock = clock
         self._effect = effect
@@ -82,7 +98,7 @@ class Checkpoint:
             self._send_markers(partition, sources)
         ends = self._publisher.flush()
         self._effect("markers acknowledged")
-        for partition in chosen:  # 3 c
+        for partition in chosen:  # 3 c, d
             place = self._state, partition.number
             self._settle(partition, sources.events_id, [states.get(place), ends.get(place)])
         self._effect("rows settled")
@@ -124,7 +140,7 @@ class Checkpoint:
             for state in sorted(replaced)
             for key in state.keys(name)
         ]
-        forgotten += [marker_key(epoch) for epoch in sorted(partition.old_markers)]
+        forgotten += [key for epoch in sorted(partition.old_epochs) for key in marker_keys(epoch)]
         messages = [state_codec.seal_marker(marker), *state_codec.seal_tombstones(forgotten)]
         self._send_all(self._state, partition, messages)
         header = UpdateHeader(
@@ -141,19 +157,32 @@ class Checkpoint:
     def _settle(
         self, partition: Partition, events_id: str, taken: list[Acknowledged | None]
     ) -> None:
-        """The topic has it all: remember that, and how far the state topic is ours alone."""
-        for acknowledged in taken:
-            if acknowledged is None:
-                continue
-            if not acknowledged.continues(partition.state_next):
-                break  # somebody else wrote: what he wrote is read at the next take-over
-            partition.state_next = acknowledged.last + 1
+        """The topic has it all, and nobody claimed the partition before that: remember it."""
         marker = self._marker(partition, events_id)
-        partition.sent(partition.dirty, marker)
-        partition.dirty.clear()
+        names = set(partition.dirty)
         partition.garbage.clear()
-        partition.old_markers.clear()
+        partition.old_epochs.clear()
+        late: set[str] = set()
+        for acknowledged in taken:
+            if acknowledged is not None and not acknowledged.continues(partition.state_next):
+                late = self._read_others(partition)
+                break
+            if acknowledged is not None:
+                partition.state_next = acknowledged.last + 1
+        partition.sent(names, marker)
+        partition.dirty = late
         partition.covered = marker.covered_offset
+
+    def _read_others(self, partition: Partition) -> set[str]:
+        """Somebody else wrote. LostError if by right; else the streams to write once more.
+
+        A frozen old owner's states are void, but its snapshots may have replaced ours.
+        """
+        reading = StateLog(partition, self._log, self._state)
+        reading.read()
+        if partition.fence > partition.epoch:
+            raise LostError(partition)
+        return {name for name in reading.void if partition.blob(name) is not None}
 
     def _marker(self, partition: Partition, events_id: str) -> PartitionMarker:
         return PartitionMarker(

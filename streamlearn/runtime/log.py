@@ -5,9 +5,9 @@ thread, and never moves an offset.
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from confluent_kafka import (
     OFFSET_INVALID,
@@ -25,6 +25,17 @@ from streamlearn.wire.cloud_events import Headers
 
 TIMEOUT_S = 10.0
 SILENCE_S = 30.0
+T = TypeVar("T")
+_PASSING = {
+    KafkaError.NOT_LEADER_FOR_PARTITION,
+    KafkaError.LEADER_NOT_AVAILABLE,
+    KafkaError.UNKNOWN_TOPIC_OR_PART,
+    KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+    KafkaError.COORDINATOR_NOT_AVAILABLE,
+    KafkaError.NOT_COORDINATOR,
+    KafkaError._TRANSPORT,
+    KafkaError._TIMED_OUT,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,25 +100,33 @@ class KafkaLog:
             ) from error
 
     def watermarks(self, topic: str, partition: int) -> tuple[int, int]:
-        try:
-            answer = self._consumer.get_watermark_offsets(
-                TopicPartition(topic, partition), timeout=TIMEOUT_S
-            )
-        except KafkaException as error:
-            raise self._unanswered(topic, partition, error) from error
+        place = TopicPartition(topic, partition)
+        answer = self._patiently(
+            place, lambda: self._consumer.get_watermark_offsets(place, timeout=TIMEOUT_S)
+        )
         if answer is None:
             raise self._unanswered(topic, partition, "timed out")
         low, high = answer
         return low, high
 
     def committed(self, topic: str, partition: int) -> int | None:
-        try:
-            [found] = self._consumer.committed(
-                [TopicPartition(topic, partition)], timeout=TIMEOUT_S
-            )
-        except KafkaException as error:
-            raise self._unanswered(topic, partition, error) from error
+        place = TopicPartition(topic, partition)
+        [found] = self._patiently(
+            place, lambda: self._consumer.committed([place], timeout=TIMEOUT_S)
+        )
         return None if found.offset == OFFSET_INVALID else int(found.offset)
+
+    def _patiently(self, place: TopicPartition, ask: Callable[[], T]) -> T:
+        """Ask again while the broker is busy: electing a leader, loading a group."""
+        deadline = time.monotonic() + TIMEOUT_S
+        while True:
+            try:
+                return ask()
+            except KafkaException as error:
+                why = error.args[0]
+                if time.monotonic() > deadline or why.code() not in _PASSING:
+                    raise self._unanswered(place.topic, place.partition, why.str()) from error
+                time.sleep(0.05)
 
     def read(self, topic: str, partition: int, start: int, end: int) -> Iterator[Record]:
         low, high = self.watermarks(topic, partition)

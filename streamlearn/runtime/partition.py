@@ -8,7 +8,7 @@ Rows of a partition's store:
 | `unsent\\0NAME` | the topic may not have that state yet; value: states there that it replaces |
 | `kept\\0NAME\\0SLOT` | the event that lies in a slot of the stream's reservoir, as a frame |
 | `marker` | the newest marker that is known to be in the topic |
-| `read` | how far the state topic was read: its id, next offset |
+| `read` | how far the state topic was read: its id, next offset, newest epoch claimed before it |
 
 A state in the topic has keys of its own, that no other state ever gets (its slot is its offset):
 nobody, however late, can overwrite or delete a state that he has not seen.
@@ -41,21 +41,17 @@ class Arrival:
 
 
 class Written(NamedTuple):
-    """One state of a stream, as it is known in the state topic.
+    """One state of a stream, as it is known in the state topic; the greater one is newer."""
 
-    In order of worth: what a state holds follows from the log alone, so the highest offset wins,
-    whoever wrote it; the epoch only decides between equals.
-    """
-
-    offset: int  # source offset that it covers
     epoch: int
+    offset: int  # source offset that it covers
     parts: int
 
     @classmethod
     def of(cls, blob: bytes) -> "Written":
         """What a blob says about itself."""
         epoch, offset = state_codec.covers(blob)
-        return cls(offset, epoch, max(1, -(-len(blob) // PART_BYTES)))
+        return cls(epoch, offset, max(1, -(-len(blob) // PART_BYTES)))
 
     def keys(self, name: str) -> list[bytes]:
         """Its keys in the state topic."""
@@ -63,9 +59,9 @@ class Written(NamedTuple):
         return [part_key(name, self.epoch, slot=self.offset, part=part) for part in parts]
 
 
-def marker_key(epoch: int) -> bytes:
-    """The key of an epoch's marker in the state topic."""
-    return part_key("", "marker", epoch)
+def marker_keys(epoch: int) -> list[bytes]:
+    """The keys of an epoch's claim and marker in the state topic."""
+    return [part_key("", "claim", epoch), part_key("", "marker", epoch)]
 
 
 def seal(name: str, blob: bytes) -> list[Message]:
@@ -84,10 +80,11 @@ class Partition:
     covered: int = -1  # newest offset that a marker in the topic covers
     state_topic: str = ""  # id of the state topic that was read
     state_next: int = 0  # there: everything before it is in the store
+    fence: int = 0  # there: the newest epoch that was claimed; older ones write in vain
     dirty: set[str] = field(default_factory=set)  # streams whose newest state is not in the topic
     announced: set[str] = field(default_factory=set)  # had their full update in this epoch
     garbage: dict[str, set[Written]] = field(default_factory=dict)  # replaced, still in the topic
-    old_markers: set[int] = field(default_factory=set)  # epochs whose markers are in the topic
+    old_epochs: set[int] = field(default_factory=set)  # whose markers are still in the topic
     _kept: dict[bytes, bytes] = field(default_factory=dict)  # reservoir rows for the next write
 
     def load(self) -> None:
@@ -96,6 +93,8 @@ class Partition:
         if read is not None:
             said = json.loads(read)
             self.state_topic, self.state_next = said["topic"], said["next"]
+            self.fence = said["fence"]
+            self.old_epochs = set(said["epochs"])
         for key, row in self.store.scan(_UNSENT):
             name = key[len(_UNSENT) :].decode()
             self.dirty.add(name)
@@ -105,6 +104,10 @@ class Partition:
         """The newest marker that was known to be in the topic when it was stored."""
         row = self.store.get(_MARKER)
         return None if row is None else state_codec.decode_marker(row)
+
+    def streams(self) -> list[str]:
+        """Names of the streams that the store has a state of."""
+        return [key[len(_STREAM) :].decode() for key, _ in self.store.scan(_STREAM)]
 
     def blob(self, name: str) -> bytes | None:
         """The stored state of a stream, as bytes."""
@@ -150,4 +153,10 @@ class Partition:
         self._kept[_KEPT + name.encode() + b"\0%d" % slot] = event
 
     def _read_row(self) -> bytes:
-        return json.dumps({"topic": self.state_topic, "next": self.state_next}).encode()
+        said = {
+            "topic": self.state_topic,
+            "next": self.state_next,
+            "fence": self.fence,
+            "epochs": sorted(self.old_epochs),
+        }
+        return json.dumps(said).encode()

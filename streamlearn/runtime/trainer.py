@@ -18,11 +18,12 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from streamlearn.core.learner import Outcome, StreamLearner
+from streamlearn.core.model import Model
 from streamlearn.core.records import Frame, Rejection
 from streamlearn.core.settings import LearnerSettings
 from streamlearn.core.update import diff
 from streamlearn.errors import FrameError
-from streamlearn.runtime.checkpoint import Checkpoint, Sources, encode
+from streamlearn.runtime.checkpoint import Checkpoint, LostError, Sources, encode
 from streamlearn.runtime.hot_streams import HotStream, HotStreams
 from streamlearn.runtime.log import Log
 from streamlearn.runtime.logs import OURS
@@ -35,6 +36,7 @@ from streamlearn.topics import Topics
 from streamlearn.wire import (
     dead_letter_codec,
     event_codec,
+    kept_codec,
     metrics_codec,
     prediction_codec,
     update_codec,
@@ -75,8 +77,10 @@ class Trainer:
         self._predictions = predictions  # whether they are published
         self._effect = effect
         self._names = {spec.name: spec.full_name for spec in topics}
-        self._restore = Restore(topics, log=log, publisher=publisher, clock=clock)
-        self._checkpoint = Checkpoint(topics, publisher=publisher, clock=clock, effect=effect)
+        self._restore = Restore(topics, log=log, publisher=publisher, clock=clock, effect=effect)
+        self._checkpoint = Checkpoint(
+            topics, log=log, publisher=publisher, clock=clock, effect=effect
+        )
         self._partitions: dict[int, Partition] = {}
         self._hot = HotStreams(memory_budget_bytes, self._evict)
         self._slow_seen: set[str] = set()  # hashes of slow weights that we published
@@ -89,11 +93,14 @@ class Trainer:
     def own(self, partitions: Sequence[int], generation: int) -> None:
         """Take over these partitions and let go of all others."""
         for number in self._partitions.keys() - set(partitions):
-            self._hot.drop(number)
-            self._partitions.pop(number).store.close()
+            self._let_go(number)
         for number in partitions:
             self._take_over(number, generation)
         self._metrics.epochs({n: p.epoch for n, p in self._partitions.items()})
+
+    def _let_go(self, number: int) -> None:
+        self._hot.drop(number)
+        self._partitions.pop(number).store.close()
 
     def _take_over(self, number: int, generation: int) -> None:
         begun = time.perf_counter()
@@ -102,13 +109,10 @@ class Trainer:
             partition = Partition(number, self._open_store(number))
             partition.load()
             self._partitions[number] = partition
-        epoch = partition.epoch
-        found = self._restore.take_over(partition, generation, self._offset_in_memory(number))
+        found = self._restore.take_over(partition, generation)
         self._hot.drop(number, set(found.newer))
-        if partition.epoch != epoch:
-            for stream in self._hot:
-                if stream.partition == number:
-                    stream.published = None  # the first update of an epoch is a full one
+        if found.claimed:
+            self._announce(partition)
         _, self._updates_next[number] = self._log.watermarks(self._names["updates"], number)
         seconds = time.perf_counter() - begun
         self._metrics.histogram("streamlearn_restore_seconds").observe(seconds)
@@ -119,12 +123,17 @@ class Trainer:
             seconds,
         )
 
-    def _offset_in_memory(self, number: int) -> Callable[[str], int | None]:
-        def offset(name: str) -> int | None:
-            stream = self._hot.get(number, name)
-            return None if stream is None else stream.offset
+    def _announce(self, partition: Partition) -> None:
+        """Begin an epoch: what may have been published in vain, by an owner cut off, comes again.
 
-        return offset
+        These are the streams that are newer here than in the state topic.
+        """
+        for stream in self._hot:
+            if stream.partition == partition.number:
+                stream.published = None  # the first update of an epoch is a full one
+        for name in sorted(partition.dirty):
+            self._touched[partition.number, name] = self._stream(partition, name)
+        self._publish()
 
     # --- learning
 
@@ -202,8 +211,7 @@ class Trainer:
         """Events that the reservoir took, as rows for people to look at and for later learning."""
         for row, slot in enumerate(outcome.kept_slots.tolist()):
             if slot >= 0:
-                event, _ = event_codec.encode(frame.rows(row, row + 1))
-                partition.keep(frame.stream, slot, event)
+                partition.keep(frame.stream, slot, kept_codec.encode(frame, row))
 
     def _tell(self, partition: Partition, offset: int, frame: Frame, outcome: Outcome) -> None:
         """What was predicted for the frame's events before their labels were learned."""
@@ -298,7 +306,11 @@ class Trainer:
             events_id=self._log.topic_id(self._names["events"]),
             updates_next=self._updates_next,
         )
-        covered = self._checkpoint.write(self._partitions.values(), sources)
+        try:
+            covered = self._checkpoint.write(self._partitions.values(), sources)
+        except LostError as lost:
+            self._let_go(lost.partition)
+            raise
         self._hot.make_room()
         if covered:
             seconds, size = time.perf_counter() - begun, self._checkpoint.bytes - before
@@ -313,6 +325,18 @@ class Trainer:
             partition.put_states({stream.name: encode(stream, partition.epoch)})
 
     # --- telemetry
+
+    def learned(self) -> Mapping[str, Model]:
+        """The models of all streams of the owned partitions, for tests and audits."""
+        names = {
+            (number, name)
+            for number, partition in self._partitions.items()
+            for name in partition.streams()
+        } | {(stream.partition, stream.name) for stream in self._hot}
+        return {
+            name: self._stream(self._partitions[number], name).learner.model()
+            for number, name in sorted(names)
+        }
 
     def publish_metrics(self) -> None:
         """The registry to the metrics topic; may get lost."""

@@ -22,8 +22,9 @@ A partition's marker says what all its streams' states together cover:
 
 On the topic, records are envelopes (see there) of role `streamlearn.state`, with headers
 ce_subject (stream), ce_epoch, ce_kind (state, marker or tombstone), and keys, NUL-separated:
-stream, epoch, `slot.part` (0.0 left out); a marker's: "", "marker", epoch. Two slots in turn: a
-checkpoint that stopped halfway leaves the one before whole, whatever was compacted meanwhile.
+stream, epoch, `slot.part` (0.0 left out); a marker's: "", "marker" or "claim", epoch. No two
+states share a slot: a checkpoint that stopped halfway leaves the one before whole, whatever was
+compacted meanwhile.
 """
 
 import hashlib
@@ -236,11 +237,18 @@ def seal_state(
     return seal(Role.STATE, fields, keys, parts, signer)
 
 
-def seal_marker(marker: PartitionMarker, *, signer: Signer | None = None) -> Message:
-    """A partition's marker as a record. Send it when the states that it covers are acknowledged."""
-    identity = f"marker.{marker.source_partition}.{marker.epoch}.{marker.covered_offset}"
+def seal_marker(
+    marker: PartitionMarker, *, claim: bool = False, signer: Signer | None = None
+) -> Message:
+    """A partition's marker as a record. Send it when the states that it covers are acknowledged.
+
+    `claim`: an epoch's first one. It keeps a key of its own, so that compaction leaves it where
+    it is: what older epochs write after it is void.
+    """
+    what = "claim" if claim else "marker"
+    identity = f"{what}.{marker.source_partition}.{marker.epoch}.{marker.covered_offset}"
     fields = [*_fields(identity, "marker"), ("epoch", str(marker.epoch))]
-    key = part_key("", "marker", marker.epoch)
+    key = part_key("", what, marker.epoch)
     return seal(Role.STATE, fields, [key], [encode_marker(marker)], signer)[0]
 
 
@@ -316,7 +324,7 @@ def stream_and_epoch(key: bytes) -> tuple[str, int]:
     try:
         name, rest = key.decode().split("\0", 1)
         if not name:
-            return "", int(rest.removeprefix("marker\0"))
+            return "", int(rest.removeprefix("marker\0").removeprefix("claim\0"))
         return stream_of_key(name.encode()), int(rest.split("\0")[0])
     except (ValueError, FrameError) as error:
         raise StateError(f"{key!r:.120} is no key of the state topic") from error
