@@ -1,22 +1,6 @@
 """Topics `updates`, `snapshots` and `slow`: what workers publish and subscribers believe.
 
-Headers of an envelope (see there for those of all envelopes), `ce_` left out:
-
-| header          | is                                                                           |
-|-----------------|------------------------------------------------------------------------------|
-| subject         | the stream; absent in a heartbeat or marker of a whole partition             |
-| kind            | `Kind`: full, delta, snapshot, heartbeat, tombstone, marker, slow            |
-| epoch           | one ownership of the partition by one worker; grows at every hand-over       |
-| modelversion    | frames learned from                                                          |
-| baseversion     | version that a delta changes                                                 |
-| basehash        | Model.hash of that, sha256 hex                                               |
-| resulthash      | Model.hash afterwards, sha256 hex                                            |
-| slowhash        | SlowWeights.hash that the model computes with, sha256 hex                    |
-| sourcepartition | partition of the events topic                                                |
-| sourceoffset    | newest offset there that is covered; absent: none                            |
-| newestevent     | event time of the newest event learned from, seconds since the epoch         |
-| newestrecord    | Kafka time of the newest record learned from, seconds since the epoch        |
-| updatesoffset   | marker: where to go on in the updates topic after the snapshots              |
+Headers: update_header, and of all envelopes: envelope.
 
 The payload is safetensors: `=NAME` a whole tensor, `#NAME` and `@NAME` row numbers and rows; its
 metadata is {"manifest": {...} or null, "removed": [NAME, ...]}. A snapshot is a full update; slow
@@ -30,11 +14,7 @@ message with its last part. FormatError and IntegrityError are all that they rai
 """
 
 import math
-import re
 from collections.abc import Callable
-from dataclasses import dataclass
-from datetime import datetime
-from enum import StrEnum
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -45,9 +25,10 @@ from streamlearn.core.update import Update, diff
 from streamlearn.errors import FormatError, IntegrityError
 from streamlearn.wire import tensors as tensor_bytes
 from streamlearn.wire.assembly import PartAssembler
-from streamlearn.wire.cloud_events import CONTENT_TYPE, Headers, Message, rfc3339
+from streamlearn.wire.cloud_events import CONTENT_TYPE, Headers, Message
 from streamlearn.wire.envelope import PART_BYTES, Part, Role, part_key, seal, split, unseal, whole
 from streamlearn.wire.signing import Signer, Verifier
+from streamlearn.wire.update_header import Kind, UpdateHeader, from_part, to_fields
 
 __all__ = [
     "Assembler",
@@ -64,20 +45,7 @@ __all__ = [
 ]
 
 SAFETENSORS = "application/x-safetensors"
-_HASH = re.compile(r"[0-9a-f]{64}", re.ASCII)
 _WHOLE, _ROWS, _VALUES = "=", "#", "@"
-
-
-class Kind(StrEnum):
-    """What a message says."""
-
-    FULL = "full"  # a whole model, on updates: the first after a hand-over
-    DELTA = "delta"  # what changed since the base
-    SNAPSHOT = "snapshot"  # a whole model, on snapshots
-    HEARTBEAT = "heartbeat"  # idle, not dead
-    TOMBSTONE = "tombstone"  # the stream is forgotten
-    MARKER = "marker"  # on snapshots: updates up to `updates_offset` are in the snapshots
-    SLOW = "slow"  # slow weights
 
 
 _WITH_PAYLOAD = {Kind.FULL, Kind.DELTA, Kind.SNAPSHOT, Kind.SLOW}
@@ -86,26 +54,6 @@ _ROLES = {
     Role.SNAPSHOTS: {Kind.SNAPSHOT, Kind.TOMBSTONE, Kind.MARKER},
     Role.SLOW: {Kind.SLOW},
 }
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class UpdateHeader:
-    """What a message says about itself beside its values. NaN, -1 and "": not known or not due."""
-
-    kind: Kind
-    epoch: int
-    stream: str = ""
-    version: int = 0
-    base_version: int | None = None
-    base_hash: str | None = None
-    result_hash: str = ""
-    slow_hash: str = ""
-    source_partition: int = 0
-    source_offset: int = -1
-    newest_event_s: float = math.nan
-    newest_record_s: float = math.nan
-    sent_s: float = math.nan  # to the microsecond
-    updates_offset: int = -1
 
 
 class Chunk(NamedTuple):
@@ -208,7 +156,7 @@ def encode_control(
     if not header.stream:
         key = part_key("", "marker") if role is Role.SNAPSHOTS else None
     forgotten = role is Role.SNAPSHOTS and header.kind is Kind.TOMBSTONE
-    return seal(role, _fields(header), [key], [None if forgotten else b""], signer)[0]
+    return seal(role, to_fields(header), [key], [None if forgotten else b""], signer)[0]
 
 
 def _messages(
@@ -222,35 +170,12 @@ def _messages(
     payload, compression = tensor_bytes.compress(raw)
     parts = split(payload, part_bytes)
     fields = [
-        *_fields(header),
+        *to_fields(header),
         (CONTENT_TYPE, SAFETENSORS),
         ("compression", compression),
         ("rawsize", str(len(raw))),
     ]
     return seal(role, fields, [key(part) for part in range(len(parts))], parts, signer)
-
-
-def _fields(header: UpdateHeader) -> list[tuple[str, str]]:
-    identity = f"{header.kind}.{header.epoch}.{header.version}.{header.result_hash[:12]}"
-    said: list[tuple[str, str | int | float | None]] = [
-        ("source", f"/streamlearn/partitions/{header.source_partition}"),
-        ("id", f"{header.stream}.{identity}"),
-        ("subject", header.stream or None),
-        ("time", rfc3339(header.sent_s)),
-        ("kind", header.kind.value),
-        ("epoch", header.epoch),
-        ("modelversion", header.version),
-        ("baseversion", header.base_version),
-        ("basehash", header.base_hash),
-        ("resulthash", header.result_hash or None),
-        ("slowhash", header.slow_hash or None),
-        ("sourcepartition", header.source_partition),
-        ("sourceoffset", header.source_offset if header.source_offset >= 0 else None),
-        ("newestevent", None if math.isnan(header.newest_event_s) else header.newest_event_s),
-        ("newestrecord", None if math.isnan(header.newest_record_s) else header.newest_record_s),
-        ("updatesoffset", header.updates_offset if header.updates_offset >= 0 else None),
-    ]
-    return [(name, str(value)) for name, value in said if value is not None]
 
 
 # --- reading -----------------------------------------------------------------------------------
@@ -266,7 +191,7 @@ def decode(
 ) -> Chunk:
     """One record, its seal, signature and sizes checked; nothing is inflated or parsed yet."""
     part = unseal(value, key, headers, role=role, verifier=verifier)
-    header = _header(part)
+    header = from_part(part)
     if header.kind not in _ROLES[role]:
         raise FormatError(f"a {header.kind} does not belong on {role}")
     if header.kind in _WITH_PAYLOAD:
@@ -341,54 +266,4 @@ def _update(header: UpdateHeader, tensors: dict[str, NDArray[Any]], meta: dict[s
         changed=changed,
         changed_rows={name: (rows[name], values[name]) for name in rows},
         removed=tuple(removed),
-    )
-
-
-def _header(part: Part) -> UpdateHeader:
-    fields = part.fields
-
-    def number(name: str) -> int | None:
-        return whole(name, fields[name]) if name in fields else None
-
-    def required(name: str) -> int:
-        return whole(name, fields.get(name, ""))
-
-    def digest(name: str) -> str | None:
-        text = fields.get(name)
-        if text is not None and not _HASH.fullmatch(text):
-            raise FormatError(f"header {name} is {text[:20]!r}, not a sha256 in hex")
-        return text
-
-    def seconds(name: str) -> float:
-        try:
-            return float(fields.get(name, "nan"))
-        except ValueError as error:
-            raise FormatError(f"header {name} is {fields[name][:20]!r}, no number") from error
-
-    def offset(name: str) -> int:
-        found = number(name)
-        return -1 if found is None else found
-
-    try:
-        kind = Kind(fields.get("kind", ""))
-        sent_s = (
-            datetime.fromisoformat(fields["time"]).timestamp() if "time" in fields else math.nan
-        )
-    except (ValueError, OverflowError, OSError) as error:
-        raise FormatError(f"kind or time of a message: {error}") from error
-    return UpdateHeader(
-        kind=kind,
-        epoch=required("epoch"),
-        stream=part.subject,
-        version=required("modelversion"),
-        base_version=number("baseversion"),
-        base_hash=digest("basehash"),
-        result_hash=digest("resulthash") or "",
-        slow_hash=digest("slowhash") or "",
-        source_partition=required("sourcepartition"),
-        source_offset=offset("sourceoffset"),
-        newest_event_s=seconds("newestevent"),
-        newest_record_s=seconds("newestrecord"),
-        sent_s=sent_s,
-        updates_offset=offset("updatesoffset"),
     )
