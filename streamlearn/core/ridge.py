@@ -59,7 +59,6 @@ class RidgeView:
         self.n = 0  # events learned
         self.flushes = 0
         self._block = max(1, min(BLOCK_ROWS, int(min(windows) * BLOCK_SHARE)))
-        self._product = np.empty(0, np.float32)
 
     def grow(self, positions: NDArray[np.intp], n_features: int, n_classes: int) -> None:
         """More features and classes; `positions` (old F,) say where the old features lie now."""
@@ -72,21 +71,24 @@ class RidgeView:
 
     def learn(self, rows: NDArray[np.float32], codes: NDArray[np.int32]) -> None:
         """Move the statistics by rows (m, F), oldest first, of classes `codes`; no solve."""
+        product = np.empty_like(self.grams[0])
         for start in range(0, len(rows), self._block):
             stop = start + self._block
-            self._learn_block(rows[start:stop], codes[start:stop])
+            self._learn_block(rows[start:stop], codes[start:stop], product)
         self.n += len(rows)
         self.flushes += 1
         if self.flushes % CLEAN_EVERY == 0:
             for statistic in (*self.grams, *self.cross):
                 statistic[np.abs(statistic) < TINY] = 0.0
 
-    def _learn_block(self, rows: NDArray[np.float32], codes: NDArray[np.int32]) -> None:
+    def _learn_block(
+        self, rows: NDArray[np.float32], codes: NDArray[np.int32], product: NDArray[np.float32]
+    ) -> None:
         """One product for all windows: within a block, all rows get their mean weight."""
         m, n_features = rows.shape
         targets = np.zeros((m, self.cross[0].shape[1]), np.float32)
         targets[np.arange(m), codes] = 1.0
-        gram = lapack.ssfrk(n_features, m, 1.0, rows.T, 0.0, self._scratch(), overwrite_c=1)
+        gram = lapack.ssfrk(n_features, m, 1.0, rows.T, 0.0, product, overwrite_c=1)
         cross = rows.T @ targets
         for k, window in enumerate(self.windows):
             left = (1.0 - 1.0 / window) ** m
@@ -98,11 +100,6 @@ class RidgeView:
             blas.saxpy(gram, self.grams[k], a=weight)
             self.cross[k] += cross * np.float32(weight)
             self.since[k] += m
-
-    def _scratch(self) -> NDArray[np.float32]:
-        if len(self._product) != len(self.grams[0]):
-            self._product = np.empty_like(self.grams[0])
-        return self._product
 
     def solve_due(self, *, every_window: bool = False) -> bool:
         """Solve the windows whose turn it is, by counts alone. True if any weights changed."""

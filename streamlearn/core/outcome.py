@@ -1,0 +1,40 @@
+"""What a learner hands out: an Outcome a frame, and at any time the state to go on from."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streamlearn.core.drift import DriftReport, DriftVerdict
+from streamlearn.core.records import Label
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Outcome:
+    """What a frame's test showed, before it was learned."""
+
+    base_version: int  # of the model that the frame's first step was predicted with
+    probabilities: NDArray[np.float32]  # (n, C at the frame's end); 0 for classes unknown then
+    predicted: NDArray[np.int32]  # (n,) index into classes; -1 before any label was seen
+    classes: tuple[Label, ...]
+    n_labelled: int
+    n_correct: int
+    n_no_change_correct: int  # by the label before, which may lie in the same step
+    n_no_change_delayed_correct: int  # by the last label known before the step
+    n_majority_correct: int
+    drift: DriftVerdict
+    drift_report: DriftReport
+    drift_column: str  # that moved most; "" where none did
+    heads: tuple[str, ...]  # names of the K heads
+    head_weights: NDArray[np.float64]  # (K,) after the frame
+    kept_slots: NDArray[np.int64]  # (n,) the reservoir slot each event was written to, or -1
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LearnerState:
+    """All that a worker needs to go on: JSON-able meta, and arrays. Much larger than a model."""
+
+    meta: Mapping[str, Any]
+    arrays: Mapping[str, NDArray[Any]]
