@@ -142,8 +142,10 @@ class LocalBroker(AbstractContextManager["LocalBroker"]):
 
     def close(self) -> None:
         """Stop, and remove the data folder if it is a temporary one."""
-        self.stop()
-        if self._temporary is not None:
+        if self._temporary is None:
+            self.stop()
+        else:
+            self.kill9()  # an orderly end is for the sake of data that stays
             if self._ownership is not None:
                 self._ownership.close()
             self._temporary.cleanup()
