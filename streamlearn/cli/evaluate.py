@@ -67,7 +67,8 @@ def evaluate(
             max=4096,
             help="How many events are predicted before their labels are learned. 1: every label "
             "is known at once, the most accurate and slowest. 256: a worker's default, fast. 32 "
-            "lies between; choose what fits the delay of your labels.",
+            "lies between; choose what fits the delay of your labels. (A stream's very first "
+            "steps are shorter.)",
         ),
     ] = 32,
     seed: Annotated[

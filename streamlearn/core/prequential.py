@@ -200,7 +200,7 @@ def _above(accuracy: float, baseline: float) -> float:
     return (accuracy - baseline) / (1 - baseline) if baseline < 1 else 0.0
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, nogil=True)
 def _score(
     true: NDArray[np.int32],
     predicted: NDArray[np.int32],

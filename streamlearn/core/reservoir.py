@@ -197,7 +197,7 @@ def stream_key(seed: int, stream: str) -> int:
     return int.from_bytes(digest[:8], "little")
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, nogil=True)
 def _offer(
     rows: NDArray[np.float64],
     codes: NDArray[np.int32],

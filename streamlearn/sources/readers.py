@@ -14,19 +14,17 @@ A name that ends in .npz never comes here: `archive`.
 
 import csv
 import io
-import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, TypeAlias
+from typing import Any, BinaryIO, Literal
 
 import pyarrow as pa
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
 from streamlearn.errors import InputError
+from streamlearn.sources.json_lines import Batch, json_batch
 from streamlearn.sources.kinds import DECIMAL_COMMA, THOUSANDS
-
-Batch: TypeAlias = dict[str, Any]  # column name to an Arrow array, all of one length
 
 PIECE_BYTES = 1 << 20
 LONGEST_RECORD_BYTES = 16 << 20  # then a quote was never closed: cut at the last line's end
@@ -130,21 +128,10 @@ class Reader:
             yield from self._csv(first, pieces)
 
     def _json(self, piece: bytes) -> Iterator[Batch]:
-        rows: list[dict[str, Any]] = []
-        for line in piece.splitlines():
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-            except (ValueError, RecursionError):
-                row = None
-            if isinstance(row, dict):
-                rows.append(row)
-            else:
-                self.skipped += 1
-        if rows:
-            names = dict.fromkeys(name for row in rows for name in row)
-            yield {name: _json_column([row.get(name) for row in rows]) for name in names}
+        batch, skipped = json_batch(piece)
+        self.skipped += skipped
+        if batch:
+            yield batch
 
     def _csv(self, first: bytes, pieces: Iterator[bytes]) -> Iterator[Batch]:
         self.format = "CSV" + self.format
@@ -241,35 +228,6 @@ def _lines(first: bytes, pieces: Iterator[bytes], *, quotes: bool) -> Iterator[b
         rest += piece
     if rest.strip():
         yield rest
-
-
-def _json_column(values: list[Any]) -> Any:
-    """Numbers as numbers, else text; a nested value is kept as JSON text of no kind of ours."""
-    kinds = {type(value) for value in values if value is not None}
-    if kinds == {bool}:
-        return pa.array(values, pa.bool_())
-    if kinds == {int} and all(-(2**63) <= v < 2**63 for v in values if v is not None):
-        return pa.array(values, pa.int64())
-    if kinds <= {int, float}:
-        return pa.array([None if v is None else _as_float(v) for v in values], pa.float64())
-    if kinds <= {dict, list}:
-        return pa.array([None if v is None else [1] for v in values], pa.list_(pa.int8()))
-    return pa.array([_json_text(v) for v in values], pa.string())
-
-
-def _as_float(value: float) -> float:
-    try:
-        return float(value)
-    except OverflowError:
-        return float("nan")
-
-
-def _json_text(value: Any) -> str | None:
-    if value is None or isinstance(value, dict | list):
-        return None
-    if isinstance(value, str):
-        return value.encode("utf-8", "replace").decode()  # a lone surrogate is no text
-    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _is_number(text: str) -> bool:

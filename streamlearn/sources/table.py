@@ -14,9 +14,10 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from streamlearn.errors import InputError
+from streamlearn.sources.json_lines import Batch
 from streamlearn.sources.kinds import Kind, Told, as_numbers, as_texts, plain, tell
 from streamlearn.sources.labels import LabelColumn, TimeColumn, stream_codes
-from streamlearn.sources.readers import Batch, Reader
+from streamlearn.sources.readers import Reader
 from streamlearn.sources.rows import Codes, Rows
 
 RESERVED = ("label", "event_time", "event_id")  # names that an event has beside its features

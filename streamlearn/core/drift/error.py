@@ -105,7 +105,7 @@ class ErrorDetector:
         self._end_time[:top] = arrays["end_time"]
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, nogil=True)
 def _adwin(
     wrong: NDArray[np.int8],
     start: int,
@@ -135,7 +135,7 @@ def _adwin(
         told[0] = peak
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, nogil=True)
 def _insert(
     total: int,
     event: int,
@@ -157,7 +157,7 @@ def _insert(
         _forget(level, 2, used, sums, end_event, end_time)
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, nogil=True)
 def _forget(
     level: int,
     oldest: int,
@@ -174,7 +174,7 @@ def _forget(
         end_time[level, slot] = end_time[level, slot + oldest]
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, nogil=True)
 def _shrink(
     used: NDArray[np.int64],
     sums: NDArray[np.int64],

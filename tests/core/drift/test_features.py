@@ -1,6 +1,7 @@
 """Mean shift against its definition in numpy, its false alarms, and columns that come and go."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,16 +10,8 @@ from numpy.typing import NDArray
 from scipy.signal import lfilter
 from scipy.stats import t as student
 
-from streamlearn.core.drift.features import (
-    BLOCK,
-    DELTA,
-    EFFECT,
-    READY,
-    RECENT,
-    REFERENCE,
-    FeatureDetector,
-    Shift,
-)
+from streamlearn.core.drift.features import FeatureDetector, Shift
+from streamlearn.core.drift.mean_shift import BLOCK, DELTA, EFFECT, READY, RECENT, REFERENCE
 
 Rows = NDArray[np.float64]
 
@@ -105,6 +98,16 @@ def test_a_constant_that_starts_to_move_is_named() -> None:
     rows[2000:, 1] = 0.004 + 0.001 * rng.normal(size=2000)
     shifts = feed(FeatureDetector(), rows)
     assert [(s.column, s.gaps) for s in shifts] == [(1, False)]
+
+
+def test_the_electricity_market_that_opened_is_named(shared_data: Callable[[str], Path]) -> None:
+    """elec2: three columns were constant up to row 17423 and move from row 17424 on."""
+    with np.load(shared_data("elec2/data.npz")) as arrays:
+        rows, names = arrays["X"].astype(np.float64), arrays["feature_names"].tolist()
+    moved = [names.index(name) for name in ("vicprice", "vicdemand", "transfer")]
+    shifts = feed(FeatureDetector(), rows[:18_000])
+    assert next(s.column for s in shifts if s.event > 17_000) in moved
+    assert abs(next(s.event for s in shifts if s.column in moved) - 17_424) <= RECENT * BLOCK
 
 
 def test_gaps_that_become_frequent_are_named() -> None:
