@@ -25,6 +25,7 @@ from streamlearn.runtime.framing import FrameBuilder, events_of, seconds
 from streamlearn.wire import event_codec
 from streamlearn.wire.cloud_events import stream_of_key
 
+CONNECT_TIMEOUT_S = 10.0
 MAX_FRAME_BYTES = 900 * 1024  # a larger frame of several events is halved until it fits
 
 
@@ -61,7 +62,7 @@ class Feeder(AbstractContextManager["Feeder"]):
         frame_events: int = FeederConfig().frame_events,
         linger_ms: float = FeederConfig().linger_ms,
         delivery_timeout_s: float = 60.0,
-        connect_timeout_s: float = 10.0,
+        connect_timeout_s: float | None = None,
     ) -> None:
         framing = FeederConfig(frame_events=frame_events, linger_ms=linger_ms)
         kafka = KafkaConfig(bootstrap=bootstrap) if isinstance(bootstrap, str) else bootstrap
@@ -92,7 +93,7 @@ class Feeder(AbstractContextManager["Feeder"]):
                 "log_level": 0,
             }
         )
-        self._check_topic(connect_timeout_s)
+        self._check_topic(connect_timeout_s or CONNECT_TIMEOUT_S)
         self._thread = threading.Thread(target=self._linger, name="feeder", daemon=True)
         self._thread.start()
 
