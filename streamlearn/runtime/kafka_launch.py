@@ -19,6 +19,7 @@ from streamlearn.shipped import shipped
 
 HOST = "127.0.0.1"
 IMAGE = "apache/kafka:4.3.1"
+QUICK_START = "-XX:TieredStopAtLevel=1"  # the first compiler only: 2.4 s of CPU to start, not 4.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +80,7 @@ def _java_command(node: Node, libs: Path) -> list[str]:
     if not (node.folder / "log" / "meta.properties").exists():
         _format(node.folder, libs, properties)
     return [
-        *(java(), f"-Xmx{node.heap}", f"-Xms{node.heap}", "-cp", f"{libs}/*"),
+        *(java(), QUICK_START, f"-Xmx{node.heap}", f"-Xms{node.heap}", "-cp", f"{libs}/*"),
         f"-Dlog4j2.configurationFile={shipped('kafka') / 'log4j2.properties'}",
         *("kafka.Kafka", str(properties)),
     ]
@@ -88,7 +89,7 @@ def _java_command(node: Node, libs: Path) -> list[str]:
 def _format(folder: Path, libs: Path, properties: Path) -> None:
     # Kafka's form of an id: 22 characters, never a leading dash
     cluster = base64.urlsafe_b64encode(b"\0" + uuid.uuid4().bytes[1:]).decode().rstrip("=")
-    tool = [java(), "-cp", f"{libs}/*", "kafka.tools.StorageTool", "format"]
+    tool = [java(), QUICK_START, "-cp", f"{libs}/*", "kafka.tools.StorageTool", "format"]
     done = subprocess.run(
         [*tool, "-t", cluster, "-c", str(properties)], capture_output=True, text=True
     )
