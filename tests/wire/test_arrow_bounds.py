@@ -89,6 +89,14 @@ def test_what_would_inflate_too_far_is_refused_unread(codec: str) -> None:
 
 
 @pytest.mark.usefixtures("unread")
+def test_batches_inflate_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(arrow_bounds, "MAX_INFLATED_BYTES", 1 << 20)
+    one = batch(x=[b"\x89PNG\r\n\x1a\n" + bytes(400_000)])
+    arrow_bounds.check(stream(one, one, compression="zstd"))
+    assert reason_of(stream(one, one, one, compression="zstd")) == Reason.TOO_LARGE
+
+
+@pytest.mark.usefixtures("unread")
 def test_an_inflated_size_that_lies_is_refused_unread() -> None:
     value = stream(batch(x=np.zeros(4001)), compression="zstd")
     assert reason_of(patched(value, 8 * 4001, 1 << 62)) == Reason.TOO_LARGE

@@ -230,6 +230,14 @@ def test_a_signed_message_is_taken_for_nothing_else() -> None:
         received([message], Role.SNAPSHOTS, VERIFIER)
 
 
+def test_a_tombstone_of_one_topic_is_none_of_another() -> None:
+    header = UpdateHeader(kind=Kind.TOMBSTONE, epoch=4, stream="s", version=9)
+    message = update_codec.encode_control(header, signer=SIGNER)
+    assert received([message], verifier=VERIFIER).header.kind is Kind.TOMBSTONE
+    with pytest.raises(FormatError, match=r"where a 'streamlearn\.snapshot' belongs"):
+        received([message], Role.SNAPSHOTS, VERIFIER)
+
+
 def test_a_forged_digest_does_not_help() -> None:
     forged = resealed(signed(), epoch="99")
     forged = with_header(forged, "ce_signature", dict(signed().headers)["ce_signature"])
@@ -368,6 +376,16 @@ def test_a_writer_that_lies_is_refused(fields: dict[str, str | None]) -> None:
     assert received([resealed(message)]).update is not None
     with pytest.raises(UpdateError):
         received([resealed(message, **fields)])
+
+
+def test_a_first_part_that_announces_too_much_is_refused() -> None:
+    first = update_codec.encode(diff(None, model(1)), **said(), part_bytes=500)[0]
+    assert Assembler().add(update_codec.decode(first.value, first.key, first.headers)) is None
+    with pytest.raises(FormatError, match="announced"):
+        greedy = with_header(first, "ce_size", str(1 << 40).encode())
+        texts = {n: v for n, v in greedy.headers if n != "ce_digest"}
+        digest = envelope._digest(texts, greedy.key, greedy.value).hex().encode()
+        received([greedy._replace(headers=[*texts.items(), ("ce_digest", digest)])])
 
 
 # --- payloads that lie -------------------------------------------------------------------------
