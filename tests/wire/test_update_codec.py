@@ -381,11 +381,12 @@ def test_a_writer_that_lies_is_refused(fields: dict[str, str | None]) -> None:
 def test_a_first_part_that_announces_too_much_is_refused() -> None:
     first = update_codec.encode(diff(None, model(1)), **said(), part_bytes=500)[0]
     assert Assembler().add(update_codec.decode(first.value, first.key, first.headers)) is None
+    greedy = with_header(first, "ce_size", str(1 << 40).encode())
+    texts = {n: v for n, v in greedy.headers if n != "ce_digest"}
+    digest = envelope._digest(texts, greedy.key, greedy.value).hex().encode()
+    greedy = greedy._replace(headers=[*texts.items(), ("ce_digest", digest)])
     with pytest.raises(FormatError, match="announced"):
-        greedy = with_header(first, "ce_size", str(1 << 40).encode())
-        texts = {n: v for n, v in greedy.headers if n != "ce_digest"}
-        digest = envelope._digest(texts, greedy.key, greedy.value).hex().encode()
-        received([greedy._replace(headers=[*texts.items(), ("ce_digest", digest)])])
+        received([greedy])
 
 
 # --- payloads that lie -------------------------------------------------------------------------
