@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 
 CLIP = 5.0  # standard deviations
 MAX_LABEL_CLASSES = 32  # classes whose recent labels are features, first come
-_SLOW_BLOCK = 64  # inputs drawn at a time; sizes are 64, 256, 1024, 4096
+_SLOW_BLOCK = 64  # inputs drawn at a time; sizes are 64, 256, 1024
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -282,7 +282,8 @@ class StreamLearner:
                 f"a learner's state of format {meta.get('format')!r}, and this program reads "
                 f"{STATE_FORMAT}: learn the stream again from the log"
             )
-        if meta.get("settings") != _settings_json(settings):
+        then = _settings_json(LearnerSettings()) | dict(meta.get("settings", {}))
+        if then != _settings_json(settings):  # settings that are newer than the state: defaults
             raise StateError(
                 f"the state of stream {meta.get('stream')!r} was learned with settings "
                 f"{meta.get('settings')}, now they are {_settings_json(settings)}: put the old "

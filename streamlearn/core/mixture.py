@@ -245,6 +245,7 @@ class Mixture:
         }
         meta: dict[str, Any] = {"n": self.n, "n_classes": experts.n_classes, "ridge": []}
         meta |= {"n_inputs": layout.n_inputs, "recent": list(layout.recent)}
+        meta["slow"] = self.slow.hash
         for name, view in zip("ab", self.ridge, strict=True):
             view_meta, view_arrays = view.state()
             meta["ridge"].append(view_meta)
@@ -263,6 +264,8 @@ class Mixture:
         n_inputs, n_classes = int(meta["n_inputs"]), int(meta["n_classes"])
         mixture.grow(n_inputs, tuple(meta["recent"]), n_classes)
         mixture.n = int(meta["n"])
+        if mixture.slow.hash != meta["slow"]:
+            raise ValueError("its random matrices are not drawn by this version of numpy")
         mixture.scale[...] = arrays["scale"]
         experts, pool = mixture.experts, mixture.pool
         experts.projections = project(mixture.slow, experts.layout, mixture.scale)

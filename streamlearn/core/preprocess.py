@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from streamlearn.core.records import Frame
 
-MAX_INPUTS = 4096  # columns, flags and categories beyond it are ignored
+MAX_INPUTS = 1024  # columns, flags and categories beyond it are ignored: memory grows with d^2
 MAX_CATEGORIES = 16  # of a text column; all later values are "other"
 MAX_CATEGORY_LENGTH = 64  # characters; longer texts are no categories
 LARGEST = 1e100  # numbers are clipped to it, so that their squares stay finite

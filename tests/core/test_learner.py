@@ -82,6 +82,11 @@ def test_state_that_does_not_fit_is_refused(make_stream: MakeStream) -> None:
         StreamLearner.restore(state, replace(SMALL, seed=1))
     with pytest.raises(StateError, match="format"):
         StreamLearner.restore(replace(state, meta={**state.meta, "format": 0}), SMALL)
+    other_draws = {**state.meta["mixture"], "slow": "0" * 64}
+    with pytest.raises(StateError, match="numpy"):
+        StreamLearner.restore(replace(state, meta={**state.meta, "mixture": other_draws}), SMALL)
+    older = {k: v for k, v in state.meta["settings"].items() if k != "softmax_rates"}
+    StreamLearner.restore(replace(state, meta={**state.meta, "settings": older}), SMALL)
     for name in ("scale/mean", "mixture/ridge/a/gram/100", "mixture/softmax"):
         arrays = {key: array for key, array in state.arrays.items() if key != name}
         with pytest.raises(StateError, match="not whole"):
