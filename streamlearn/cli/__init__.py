@@ -18,6 +18,14 @@ EPILOG = (
 )
 
 
+# plain help: rich would cut the variables' long names where a terminal is narrow
+PLAIN: dict[str, Any] = {
+    "add_completion": False,
+    "pretty_exceptions_enable": False,
+    "rich_markup_mode": None,
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Entry:
     """Where a command lives, and the line that `--help` shows for it."""
@@ -61,7 +69,7 @@ def load(name: str) -> Any:
     entry = COMMANDS[name]
     found = getattr(importlib.import_module(f"{__name__}.{entry.module}"), entry.attribute)
     if not isinstance(found, typer.Typer):
-        alone = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+        alone = typer.Typer(**PLAIN)
         alone.command(name=name, epilog=EPILOG)(found)
         found = alone
     return typer.main.get_command(found)
@@ -72,8 +80,7 @@ app = typer.Typer(
     help="A classifier that never stops learning, on Kafka.",
     epilog=EPILOG,
     no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
+    **PLAIN,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 

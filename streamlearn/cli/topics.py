@@ -4,13 +4,14 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from streamlearn.cli import PLAIN
 from streamlearn.cli.options import Bootstrap, ConfigFile, Prefix, load_config
 from streamlearn.config import Config
 
 topics = typer.Typer(
     help="List, compare and create the topics that topics/*.toml describe.",
     no_args_is_help=True,
-    pretty_exceptions_enable=False,
+    **PLAIN,
 )
 
 
