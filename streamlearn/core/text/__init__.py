@@ -1,0 +1,21 @@
+"""Stage 1, text: texts become hashed n-grams, and a sparse softmax learns them in bounded memory.
+
+In: text columns and class codes. Out: log-probabilities (n, C), and named arrays for the model.
+Unlike preprocess, which brings numbers to one scale for all experts, this stage is an expert of
+its own: grams counts, expert learns, weights is what a reader predicts with, replay remembers.
+"""
+
+from streamlearn.core.text.expert import TextExpert, TextSettings
+from streamlearn.core.text.grams import BUCKETS, STOP_WORDS, hashed_grams, tokens
+from streamlearn.core.text.weights import Texts, TextWeights
+
+__all__ = [
+    "BUCKETS",
+    "STOP_WORDS",
+    "TextExpert",
+    "TextSettings",
+    "TextWeights",
+    "Texts",
+    "hashed_grams",
+    "tokens",
+]
