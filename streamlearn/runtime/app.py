@@ -12,11 +12,13 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, cast
 
 import faust
+from aiokafka.errors import KafkaError  # type: ignore[import-untyped]
 from faust.transport.drivers import aiokafka as driver
 from faust.worker import Worker as FaustWorker
 from mode.supervisors import CrashingSupervisor
@@ -146,6 +148,7 @@ class WorkerApp(faust.App):
         except Exception as error:
             if self.failure is None:
                 self.failure = error
+                _later(HARD_STOP_S, partial(_hard_stop, str(error)))
             raise
 
 
@@ -159,21 +162,26 @@ class _Process(FaustWorker):
 
     def _flag_as_shutdown_by_signal(self) -> None:
         log.info("stopping: last checkpoint")
-        for seconds, action in ((GIVE_UP_S, self._give_up.set), (HARD_STOP_S, _hard_stop)):
-            timer = threading.Timer(seconds, action)
-            timer.daemon = True
-            timer.start()
+        threading.excepthook = lambda _: None  # Faust's threads break off when no broker answers
+        _later(GIVE_UP_S, self._give_up.set)
+        _later(HARD_STOP_S, partial(_hard_stop, "ended without a last checkpoint"))
         super()._flag_as_shutdown_by_signal()
 
     def _setproctitle(self, info: str, *, ident: str = "") -> None:
         """The command line stays as it is."""
 
 
-def _hard_stop() -> None:
+def _later(seconds: float, action: Callable[[], None]) -> None:
+    timer = threading.Timer(seconds, action)
+    timer.daemon = True
+    timer.start()
+
+
+def _hard_stop(why: str) -> None:
     log.error(
-        "stopping took longer than %.0f s: ended without a last checkpoint; nothing is lost, "
-        "the next worker learns the last seconds again",
-        HARD_STOP_S,
+        "%s; stopping took longer than %.0f s and was cut short: nothing is lost, the next worker "
+        "learns the last seconds again",
+        *(why, HARD_STOP_S),
     )
     logging.shutdown()
     os._exit(1)
@@ -254,13 +262,15 @@ def _serve(
 
 
 class _Hushed(logging.Filter):
-    """Drops Faust's tracebacks of an error that has a message of its own."""
+    """Drops Faust's words and tracebacks for errors that have a message of their own."""
 
     def __init__(self, app: WorkerApp) -> None:
         super().__init__()
         self._app = app
 
     def filter(self, record: logging.LogRecord) -> bool:
+        if record.exc_info and isinstance(record.exc_info[1], KafkaError):
+            record.exc_info = None
         explained = isinstance(self._app.failure, StreamlearnError)
         return not (explained and record.name.startswith(FAUST))
 

@@ -55,7 +55,6 @@ class Sources:
 
     hot: HotStreams
     warm: Callable[[Partition, str], HotStream]  # brings a stream to memory if it is not there
-    events_id: str  # of the events topic
     updates_next: Mapping[int, int]  # partition to the updates topic's offset after our last
 
 
@@ -100,7 +99,7 @@ class Checkpoint:
         self._effect("markers acknowledged")
         for partition in chosen:  # 3 c, d
             place = self._state, partition.number
-            self._settle(partition, sources.events_id, [states.get(place), ends.get(place)])
+            self._settle(partition, [states.get(place), ends.get(place)])
         self._effect("rows settled")
         return {p.number: p.covered for p in chosen}
 
@@ -133,7 +132,7 @@ class Checkpoint:
             self._send_all(self._snapshots, partition, snapshot)
 
     def _send_markers(self, partition: Partition, sources: Sources) -> None:
-        marker = self._marker(partition, sources.events_id)
+        marker = self._marker(partition)
         forgotten = [
             key
             for name, replaced in partition.garbage.items()
@@ -154,11 +153,9 @@ class Checkpoint:
         snapshots_marker = update_codec.encode_control(header, role=Role.SNAPSHOTS)
         self._send_all(self._snapshots, partition, [snapshots_marker])
 
-    def _settle(
-        self, partition: Partition, events_id: str, taken: list[Acknowledged | None]
-    ) -> None:
+    def _settle(self, partition: Partition, taken: list[Acknowledged | None]) -> None:
         """The topic has it all, and nobody claimed the partition before that: remember it."""
-        marker = self._marker(partition, events_id)
+        marker = self._marker(partition)
         names = set(partition.dirty)
         partition.garbage.clear()
         partition.old_epochs.clear()
@@ -184,12 +181,12 @@ class Checkpoint:
             raise LostError(partition)
         return {name for name in reading.void if partition.blob(name) is not None}
 
-    def _marker(self, partition: Partition, events_id: str) -> PartitionMarker:
+    def _marker(self, partition: Partition) -> PartitionMarker:
         return PartitionMarker(
             epoch=partition.epoch,
             covered_offset=max(partition.covered, partition.next_offset - 1),
             source_partition=partition.number,
-            source_topic_id=events_id,
+            source_topic_id=partition.events_topic,
             written_s=self._clock(),
         )
 

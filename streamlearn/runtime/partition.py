@@ -76,6 +76,7 @@ class Partition:
     number: int
     store: Store
     epoch: int = 0  # ours; 0 until claimed
+    events_topic: str = ""  # id of the events topic, whose offsets these are
     next_offset: int = 0  # of the events topic, that the consumer will bring
     covered: int = -1  # newest offset that a marker in the topic covers
     state_topic: str = ""  # id of the state topic that was read

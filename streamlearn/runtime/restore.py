@@ -56,7 +56,7 @@ class Restore:
 
     def take_over(self, partition: Partition, generation: int) -> Restored:
         """Catch up, claim, check. StateError, with the remedy, if state and log don't fit."""
-        events_id = self._log.topic_id(self._events)
+        partition.events_topic = self._log.topic_id(self._events)
         committed = self._log.committed(self._events, partition.number)  # 1
         self._check_state_topic(partition)
         own = partition.marker()
@@ -65,18 +65,18 @@ class Restore:
         claim = partition.epoch == 0 or partition.epoch != partition.fence
         stored = [] if own is None else [own]
         partition.old_epochs |= {marker.epoch for marker in stored} - {partition.epoch}
-        self._cover(partition, [*stored, *reading.markers], events_id)
+        self._cover(partition, [*stored, *reading.markers])
         partition.next_offset = self._next_offset(partition, committed)  # 3
-        while claim and not self._claim(partition, generation, events_id):  # 4
+        while claim and not self._claim(partition, generation):  # 4
             reading.read()
-            self._cover(partition, [*stored, *reading.markers], events_id)
+            self._cover(partition, [*stored, *reading.markers])
         partition.dirty |= {name for name in reading.void if partition.blob(name) is not None}
         partition.has_read(None)
         return Restored(reading.records, frozenset(reading.newer), claim)
 
-    def _cover(self, partition: Partition, markers: list[PartitionMarker], events_id: str) -> None:
+    def _cover(self, partition: Partition, markers: list[PartitionMarker]) -> None:
         """What the markers cover, of the events topic that is there now."""
-        fitting = [m.covered_offset for m in markers if m.source_topic_id == events_id]
+        fitting = [m.covered_offset for m in markers if m.source_topic_id == partition.events_topic]
         if markers and not fitting:
             raise StateError(
                 f"{self._events} was deleted and made anew since partition {partition.number} was "
@@ -125,7 +125,7 @@ class Restore:
             )
         return low if committed is None else max(committed, low)
 
-    def _claim(self, partition: Partition, generation: int, events_id: str) -> bool:
+    def _claim(self, partition: Partition, generation: int) -> bool:
         """Write a new epoch's claim; False if others wrote since the topic was read."""
         if partition.epoch:
             partition.old_epochs.add(partition.epoch)
@@ -135,7 +135,7 @@ class Restore:
             epoch=partition.epoch,
             covered_offset=partition.covered,
             source_partition=partition.number,
-            source_topic_id=events_id,
+            source_topic_id=partition.events_topic,
             written_s=self._clock(),
         )
         claim = state_codec.seal_marker(marker, claim=True)

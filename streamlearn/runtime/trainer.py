@@ -303,7 +303,6 @@ class Trainer:
         sources = Sources(
             hot=self._hot,
             warm=self._stream,
-            events_id=self._log.topic_id(self._names["events"]),
             updates_next=self._updates_next,
         )
         try:
