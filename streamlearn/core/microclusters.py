@@ -1,0 +1,410 @@
+"""Stage 6, micro-clusters: keeps a few centres a class, each with a count and its nearest event.
+
+In: a step's raw number rows, class codes, event counts and times. Out: `kept()`, at most
+`capacity` centres a class that weigh what they stand for. Unlike the uniform reservoir, which
+keeps events as they fall, this keeps the means of groups of events, so a handful of slots covers a
+class: mnist at 5 a class +.17..+.21 over uniform, at 20 +.05..+.13, watch_imu +.10..+.16. Where a
+stream's classes move, old centres mislead and uniform wins: recall on events that neither was
+offered says which (`recall`).
+
+A class's slots hold an online k-means with counts. A new event takes a free slot; with none free
+it either moves its nearest centre, or, if that costs more than merging the two cheapest centres,
+they merge and it takes the slot set free. Cost is Ward's (1963): the squared error that a merge
+adds, n m / (n + m) |a - b|^2, in units of each column's spread. Counts must be carried: choosing
+anew among centres and new events decays.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Any
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+from streamlearn.core.reservoir import Kept
+from streamlearn.errors import ConfigError, StateError
+
+RESCALE = 1.25  # a column's spread is taken anew when it is this many times what it was
+
+
+class Why(IntEnum):
+    """Why an event was kept as its cluster's member."""
+
+    FREE = 0  # a slot of its class was free
+    FAR = 1  # further from all centres than the two that merged for it from each other
+    NEARER = 2  # nearer to its centre than the member before
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Representative:
+    """One micro-cluster, for people."""
+
+    code: int  # class
+    slot: int
+    centre: NDArray[np.float64]  # (d,) raw units, NaN where never seen
+    count: int  # events that it stands for
+    member: NDArray[np.float64]  # (d,) the event nearest to the centre, as it came
+    event: int  # the stream's event count when the member came
+    event_time_s: float
+    why: Why
+    replayed: int  # times, since it became a member
+
+
+class MicroClusters:
+    """A budget of micro-clusters a class; classes and columns may come at any time.
+
+    What is kept follows from the events offered and the spreads given with them.
+
+    >>> rng = np.random.default_rng(7)
+    >>> codes = np.zeros(1_000, np.int32)
+    >>> x = rng.normal(size=(1_000, 1)) + 100 * rng.integers(3, size=(1_000, 1))  # three groups
+    >>> clusters = MicroClusters(capacity=3)
+    >>> slots = clusters.offer(x, codes, np.arange(1_000), np.zeros(1_000))
+    >>> kept = clusters.kept()
+    >>> sorted(round(float(x), -1) + 0.0 for x in kept.rows[:, 0]), int(kept.weights.sum())
+    ([0.0, 100.0, 200.0], 1000)
+    """
+
+    KIND = "microclusters"
+    _ARRAYS = ("centres", "counts", "members", "event", "event_time_s", "why", "replayed")
+
+    def __init__(self, *, capacity: int) -> None:
+        """`capacity` clusters a class."""
+        if capacity < 1:
+            raise ConfigError(
+                f"micro-clusters keep at least one centre a class: capacity={capacity}; "
+                "set reservoir_per_class to 1 or more"
+            )
+        self.capacity = capacity
+        self.n_seen: NDArray[np.int64] = np.zeros(0, np.int64)  # (C,) events of the class offered
+        self._centres: NDArray[np.float64] = np.zeros((0, 0))  # (C * capacity, d)
+        self._counts: NDArray[np.int64] = np.zeros(0, np.int64)  # 0 is a free slot
+        self._members: NDArray[np.float64] = np.zeros((0, 0))  # (C * capacity, d)
+        self._event: NDArray[np.int64] = np.zeros(0, np.int64)
+        self._event_time_s: NDArray[np.float64] = np.zeros(0)
+        self._why: NDArray[np.int8] = np.zeros(0, np.int8)
+        self._replayed: NDArray[np.int64] = np.zeros(0, np.int64)
+        self._scale: NDArray[np.float64] = np.zeros(0)  # (d,) 1 / spread, as last taken
+        self._costs: NDArray[np.float64] = np.zeros((0, capacity))  # of merging, by slot and slot
+
+    @property
+    def n_classes(self) -> int:
+        return len(self.n_seen)
+
+    @property
+    def n_kept(self) -> NDArray[np.int64]:
+        """(C,) clusters of each class."""
+        kept: NDArray[np.int64] = (self._counts.reshape(-1, self.capacity) > 0).sum(axis=1)
+        return kept
+
+    def offer(
+        self,
+        rows: NDArray[np.float64],
+        codes: NDArray[np.int32],
+        event: NDArray[np.int64],
+        event_time_s: NDArray[np.float64],
+        scale: NDArray[np.float64] | None = None,
+    ) -> NDArray[np.int64]:
+        """Offer a step's events, oldest first: rows (n, d), codes (n,) with -1 for unlabelled.
+
+        `scale` (d,): 1 / spread of each column (None: all 1), in force once one moved by RESCALE;
+        0 leaves a column out. What is not finite counts as missing. Returns (n,) the slot whose member each event became, -1 where it
+        did not (a later event of the step may have taken the slot again). A member never moves to
+        another slot, so a payload may lie under its slot.
+        """
+        slots = np.full(len(codes), -1, np.int64)
+        if len(codes) == 0:
+            return slots
+        self._grow(1 + int(codes.max()), rows.shape[1])
+        self._rescale(np.ones(rows.shape[1]) if scale is None else scale)
+        _offer(
+            _wide(rows, len(self._scale)),
+            np.ascontiguousarray(codes, np.int32),
+            np.ascontiguousarray(event, np.int64),
+            np.ascontiguousarray(event_time_s, np.float64),
+            self._scale,
+            self.capacity,
+            self._costs,
+            self.n_seen,
+            self._centres,
+            self._counts,
+            self._members,
+            self._event,
+            self._event_time_s,
+            self._why,
+            self._replayed,
+            slots,
+        )
+        return slots
+
+    def kept(self) -> Kept:
+        """The centres, which replay numbers best; weights are counts, a class's add up to all."""
+        return self._kept(self._centres)
+
+    def members(self) -> Kept:
+        """The events nearest to the centres, for replay of what has no mean: texts, images."""
+        return self._kept(self._members)
+
+    def note_replayed(self, slots: NDArray[np.int64]) -> None:
+        """Count a replay of each of `slots`, which may repeat."""
+        np.add.at(self._replayed, slots, 1)
+
+    def representatives(self, code: int) -> tuple[Representative, ...]:
+        """A class's clusters for people, largest first."""
+        if not 0 <= code < self.n_classes:
+            return ()
+        first = code * self.capacity
+        slots = first + np.flatnonzero(self._counts[first : first + self.capacity])
+        order = slots[np.argsort(-self._counts[slots], kind="stable")]
+        return tuple(
+            Representative(
+                code=code,
+                slot=slot,
+                centre=self._centres[slot].copy(),
+                count=int(self._counts[slot]),
+                member=self._members[slot].copy(),
+                event=int(self._event[slot]),
+                event_time_s=float(self._event_time_s[slot]),
+                why=Why(int(self._why[slot])),
+                replayed=int(self._replayed[slot]),
+            )
+            for slot in order.tolist()
+        )
+
+    def _kept(self, rows: NDArray[np.float64]) -> Kept:
+        slots = np.flatnonzero(self._counts)
+        return Kept(
+            rows=rows[slots],
+            codes=(slots // self.capacity).astype(np.int32),
+            weights=self._counts[slots].astype(np.float64),
+            event=self._event[slots],
+            event_time_s=self._event_time_s[slots],
+            slots=slots,
+        )
+
+    def _grow(self, n_classes: int, n_columns: int) -> None:
+        more_classes = max(n_classes - self.n_classes, 0)
+        more = more_classes * self.capacity
+        wider = ((0, more), (0, max(n_columns - self._centres.shape[1], 0)))
+        if more or wider[1][1]:
+            self._centres = np.pad(self._centres, wider, constant_values=np.nan)
+            self._members = np.pad(self._members, wider, constant_values=np.nan)
+            self._counts = np.pad(self._counts, (0, more))
+            self._event = np.pad(self._event, (0, more))
+            self._event_time_s = np.pad(self._event_time_s, (0, more))
+            self._why = np.pad(self._why, (0, more))
+            self._replayed = np.pad(self._replayed, (0, more))
+            self.n_seen = np.pad(self.n_seen, (0, more_classes))
+            self._costs = np.pad(self._costs, ((0, more), (0, 0)), constant_values=np.inf)
+
+    def _rescale(self, scale: NDArray[np.float64]) -> None:
+        """Take the spreads anew where one moved far enough; all costs follow."""
+        now = self._scale
+        scale = _wide(np.asarray(scale, np.float64)[None], self._centres.shape[1], 0.0)[0]
+        if len(now) == len(scale):
+            moved = (scale > RESCALE * now) | (now > RESCALE * scale)
+            if not moved.any():
+                return
+        self._scale = scale
+        _all_costs(self._centres, self._counts, self._scale, self._costs)
+
+    def state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+        """Everything needed to go on: a JSON-able dict and arrays. Only taken slots are in it."""
+        slots = np.flatnonzero(self._counts)
+        arrays = {name: getattr(self, f"_{name}")[slots] for name in self._ARRAYS}
+        arrays |= {"slots": slots, "n_seen": self.n_seen.copy(), "scale": self._scale.copy()}
+        return {"kind": self.KIND, "capacity": self.capacity}, arrays
+
+    @classmethod
+    def restore(
+        cls, meta: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]
+    ) -> "MicroClusters":
+        """Go on, to the bit, from what `state` gave. StateError where it doesn't fit."""
+        try:
+            if meta["kind"] != cls.KIND:
+                raise ValueError(f"kind {meta['kind']!r}")
+            clusters = cls(capacity=int(meta["capacity"]))
+            clusters._grow(len(arrays["n_seen"]), arrays["centres"].shape[1])
+            clusters.n_seen[:] = arrays["n_seen"]
+            slots = np.asarray(arrays["slots"], np.int64)
+            if len(slots) and not 0 <= slots.min() <= slots.max() < len(clusters._counts):
+                raise ValueError(f"slots {slots.min()}..{slots.max()}")
+            for name in cls._ARRAYS:
+                getattr(clusters, f"_{name}")[slots] = arrays[name]
+            clusters._scale = np.array(arrays["scale"], np.float64)
+            if len(clusters._scale) != clusters._centres.shape[1]:
+                raise ValueError(f"{len(clusters._scale)} spreads")
+        except (KeyError, TypeError, ValueError, IndexError, ConfigError) as error:
+            raise StateError(
+                f"micro-clusters' state lacks or garbles {error}; restore what state() gave"
+            ) from error
+        _all_costs(clusters._centres, clusters._counts, clusters._scale, clusters._costs)
+        return clusters
+
+
+def _wide(rows: NDArray[np.float64], n: int, fill: float = np.nan) -> NDArray[np.float64]:
+    """Rows (m, n or more), widened by `fill`; what is not finite is missing."""
+    rows = np.ascontiguousarray(rows, np.float64)
+    finite = np.isfinite(rows)
+    rows = rows if finite.all() else np.where(finite, rows, np.nan)
+    more = max(n - rows.shape[1], 0)
+    return np.pad(rows, ((0, 0), (0, more)), constant_values=fill) if more else rows
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def _distance(a: NDArray[np.float64], b: NDArray[np.float64], scale: NDArray[np.float64]) -> float:
+    """Squared, in units of spread; a column that either lacks adds nothing."""
+    total = 0.0
+    for j in range(len(scale)):
+        difference = (a[j] - b[j]) * scale[j]
+        if difference == difference:
+            total += difference * difference
+    return total
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def _costs_of(
+    slot: int,
+    first: int,
+    stop: int,
+    centres: NDArray[np.float64],
+    counts: NDArray[np.int64],
+    scale: NDArray[np.float64],
+    costs: NDArray[np.float64],
+) -> None:
+    """What merging `slot` with each other of first..stop costs, infinite for free ones."""
+    for other in range(first, stop):
+        cost = np.inf
+        if other != slot and counts[slot] and counts[other]:
+            n = counts[slot] * counts[other] / (counts[slot] + counts[other])
+            low, high = min(slot, other), max(slot, other)
+            cost = n * _distance(centres[low], centres[high], scale)
+        costs[slot, other - first] = cost
+        costs[other, slot - first] = cost
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def _all_costs(
+    centres: NDArray[np.float64],
+    counts: NDArray[np.int64],
+    scale: NDArray[np.float64],
+    costs: NDArray[np.float64],
+) -> None:
+    capacity = costs.shape[1]
+    for slot in range(len(counts)):
+        first = slot // capacity * capacity
+        _costs_of(slot, first, first + capacity, centres, counts, scale, costs)
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def _merge(
+    keep: int,
+    other: int,
+    centres: NDArray[np.float64],
+    counts: NDArray[np.int64],
+) -> None:
+    """`keep` becomes the mean of both; a column that one lacks is the other's."""
+    n = counts[keep] + counts[other]
+    for j in range(centres.shape[1]):
+        a, b = centres[keep, j], centres[other, j]
+        if a != a:
+            centres[keep, j] = b
+        elif b == b:
+            centres[keep, j] = a + (b - a) * (counts[other] / n)
+    counts[keep] = n
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def _offer(
+    rows: NDArray[np.float64],
+    codes: NDArray[np.int32],
+    event: NDArray[np.int64],
+    event_time_s: NDArray[np.float64],
+    scale: NDArray[np.float64],
+    capacity: int,
+    costs: NDArray[np.float64],
+    n_seen: NDArray[np.int64],
+    centres: NDArray[np.float64],
+    counts: NDArray[np.int64],
+    members: NDArray[np.float64],
+    member_event: NDArray[np.int64],
+    member_time_s: NDArray[np.float64],
+    why: NDArray[np.int8],
+    replayed: NDArray[np.int64],
+    slots: NDArray[np.int64],
+) -> None:
+    """One pass over a step, in place."""
+    for i in range(len(codes)):
+        if codes[i] < 0:
+            continue
+        n_seen[codes[i]] += 1
+        first = codes[i] * capacity
+        stop = first + capacity
+        nearest, free = -1, -1
+        least = np.inf
+        for slot in range(first, stop):
+            if counts[slot] == 0:
+                free = slot if free < 0 else free
+                continue
+            distance = _distance(rows[i], centres[slot], scale)
+            if nearest < 0 or distance < least:
+                nearest, least = slot, distance
+        reason = -1
+        slot = free
+        if free >= 0:
+            reason = 0  # Why.FREE
+        else:
+            p, q = first, first
+            cheapest = np.inf
+            for a in range(first, stop):
+                for b in range(a + 1, stop):
+                    if costs[a, b - first] < cheapest:
+                        p, q, cheapest = a, b, costs[a, b - first]
+            if counts[nearest] / (counts[nearest] + 1) * least > cheapest:
+                reason = 1  # Why.FAR
+                slot = _merged(p, q, centres, counts, members, scale)
+                _costs_of(p + q - slot, first, stop, centres, counts, scale, costs)
+        if reason >= 0:
+            counts[slot] = 1
+            centres[slot] = rows[i]
+        else:
+            slot = nearest
+            counts[slot] += 1
+            for j in range(len(scale)):
+                if centres[slot, j] != centres[slot, j]:
+                    centres[slot, j] = rows[i, j]
+                elif rows[i, j] == rows[i, j]:
+                    centres[slot, j] += (rows[i, j] - centres[slot, j]) / counts[slot]
+            before = _distance(members[slot], centres[slot], scale)
+            if _distance(rows[i], centres[slot], scale) < before:
+                reason = 2  # Why.NEARER
+        _costs_of(slot, first, stop, centres, counts, scale, costs)
+        if reason >= 0:
+            members[slot] = rows[i]
+            member_event[slot] = event[i]
+            member_time_s[slot] = event_time_s[i]
+            why[slot] = reason
+            replayed[slot] = 0
+            slots[i] = slot
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def _merged(
+    p: int,
+    q: int,
+    centres: NDArray[np.float64],
+    counts: NDArray[np.int64],
+    members: NDArray[np.float64],
+    scale: NDArray[np.float64],
+) -> int:
+    """Merge p and q where the nearer member lies; returns the slot set free."""
+    _merge(p, q, centres, counts)
+    if _distance(members[q], centres[p], scale) < _distance(members[p], centres[p], scale):
+        centres[q] = centres[p]
+        counts[q] = counts[p]
+        counts[p] = 0
+        return p
+    counts[q] = 0
+    return q
