@@ -69,6 +69,7 @@ class WorkerConfig(_Section):
 
     group: str = Field("streamlearn", min_length=1)  # workers of one group share the partitions
     state_dir: Path = Path("state")
+    instance: str | None = None  # a name of its own: restarted, it goes on without a rebalance
     metrics_host: str = "127.0.0.1"  # 0.0.0.0: reachable from other machines
     metrics_port: Port = 9464  # 0: any free one
     checkpoint_interval_s: float = Field(5.0, gt=0)

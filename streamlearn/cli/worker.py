@@ -39,6 +39,15 @@ def worker(
             show_default=False,
         ),
     ] = None,
+    instance: Annotated[
+        str | None,
+        typer.Option(
+            help="A name for a worker that is restarted in place: it goes on without a rebalance, "
+            "but others wait 6 s for its partitions when it leaves "
+            "[STREAMLEARN_WORKER__INSTANCE].",
+            show_default=False,
+        ),
+    ] = None,
     checkpoint_interval: Annotated[
         float | None,
         typer.Option(
@@ -60,6 +69,7 @@ def worker(
         worker__group=group,
         worker__metrics_port=metrics_port,
         worker__state_dir=state_dir,
+        worker__instance=instance,
         worker__checkpoint_interval_s=checkpoint_interval,
     )
     from streamlearn.runtime.app import run

@@ -73,6 +73,7 @@ class WorkerApp(faust.App):
             broker_session_timeout=SESSION_S,
             broker_heartbeat_interval=HEARTBEAT_S,
             broker_commit_interval=1.0,
+            consumer_group_instance_id=worker.instance,
             datadir=str(worker.state_dir / "faust"),
             agent_supervisor=CrashingSupervisor,
             topic_allow_declare=False,

@@ -57,12 +57,13 @@ class Truth:
     """Hashes of every stream's versions: it learns the log once, uninterrupted, for all worlds."""
 
     def __init__(self) -> None:
-        self._learners = {name: StreamLearner(name, SETTINGS) for name in STREAMS}
-        self._hashes: dict[str, list[str]] = {name: [] for name in STREAMS}
+        self._learners: dict[str, StreamLearner] = {}
+        self._hashes: dict[str, list[str]] = defaultdict(list)
 
     def hash(self, name: str, version: int) -> str:
         """Of the stream's model after its first `version` frames."""
-        hashes, learner = self._hashes[name], self._learners[name]
+        hashes = self._hashes[name]
+        learner = self._learners.setdefault(name, StreamLearner(name, SETTINGS))
         while len(hashes) < version:
             learner.learn(frame(name, len(hashes)))
             hashes.append(learner.model().hash)
