@@ -110,9 +110,9 @@ class MicroClusters:
         """Offer a step's events, oldest first: rows (n, d), codes (n,) with -1 for unlabelled.
 
         `scale` (d,): 1 / spread of each column (None: all 1), in force once one moved by RESCALE;
-        0 leaves a column out. What is not finite counts as missing. Returns (n,) the slot whose member each event became, -1 where it
-        did not (a later event of the step may have taken the slot again). A member never moves to
-        another slot, so a payload may lie under its slot.
+        0 leaves a column out. What is not finite counts as missing. Returns (n,) the slot whose
+        member each event became, -1 where it did not (a later event of the step may have taken
+        the slot again). A member never moves to another slot, so a payload may lie under its slot.
         """
         slots = np.full(len(codes), -1, np.int64)
         if len(codes) == 0:
