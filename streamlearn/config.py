@@ -74,7 +74,14 @@ class WorkerConfig(_Section):
     metrics_port: Port = 9464  # 0: any free one
     checkpoint_interval_s: float = Field(5.0, gt=0)
     predictions: bool = False  # publish each event's prediction
+    signing_key: Path | None = None  # `streamlearn keys new` makes it
     memory_budget_mib: int = Field(1024, ge=64)  # for the streams that are kept in memory
+
+
+class SubscriberConfig(_Section):
+    """Whose models are believed."""
+
+    public_keys: tuple[Path, ...] = ()  # with any, what isn't signed with one of them is refused
 
 
 class FeederConfig(_Section):
@@ -99,6 +106,7 @@ class Config(_Section):
     learner: LearnerSettings = LearnerSettings()
     worker: WorkerConfig = WorkerConfig()
     feeder: FeederConfig = FeederConfig()
+    subscriber: SubscriberConfig = SubscriberConfig()
     broker: BrokerConfig = BrokerConfig()
 
 
@@ -173,7 +181,7 @@ def _from_env(env: Mapping[str, str]) -> list[tuple[str, Any, str]]:
             raise ConfigError(f"{variable} is no setting{_nearest(name, variable_of)}")
         value: Any = env[variable]
         if get_origin(settings()[name]) is tuple:  # tuples are written 1,2,inf
-            value = [part.strip() for part in value.split(",")]
+            value = [part.strip() for part in value.split(",") if part.strip()]
         given.append((name, value, variable))
     return given
 

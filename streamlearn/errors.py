@@ -7,6 +7,7 @@ StreamlearnError
 ├── UpdateError          a published update cannot be used
 │   ├── GapError             its base is not the model at hand: fetch the snapshot
 │   ├── IntegrityError       a hash or a signature does not fit its bytes
+│   │   └── ForeignError         not signed by a trusted key, or copied from another place
 │   └── FormatError          not our format, a newer version of it, or over a size limit
 ├── StateError           a worker's own state is missing, corrupt or does not fit the log
 ├── NotYetError          what was waited for did not come in time
@@ -47,6 +48,10 @@ class GapError(UpdateError):
 
 class IntegrityError(UpdateError):
     """A hash or a signature does not fit its bytes."""
+
+
+class ForeignError(IntegrityError):
+    """Whole, but not signed by a trusted key, or copied from another topic or partition."""
 
 
 class FormatError(UpdateError):

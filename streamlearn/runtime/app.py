@@ -26,7 +26,7 @@ from mode.supervisors import CrashingSupervisor
 from streamlearn import topics as topic_specs
 from streamlearn.config import Config, KafkaConfig
 from streamlearn.errors import BrokerError, ConfigError, StreamlearnError
-from streamlearn.runtime import admin
+from streamlearn.runtime import admin, keys
 from streamlearn.runtime.agents import MAX_FRAMES, WITHIN_S, Agent
 from streamlearn.runtime.log import KafkaLog
 from streamlearn.runtime.logs import FAUST, OURS
@@ -195,6 +195,7 @@ def run(config: Config) -> None:
     """
     topics = topic_specs.load(prefix=config.topics.prefix, partitions=config.topics.partitions)
     _check_topics(config, topics)
+    key = keys.signer(config.worker.signing_key, prefix=config.topics.prefix)
     worker_id = f"{socket.gethostname()}-{os.getpid()}"
     folder = config.worker.state_dir / f"{config.topics.prefix}{config.worker.group}"
     folder.mkdir(parents=True, exist_ok=True)
@@ -215,6 +216,7 @@ def run(config: Config) -> None:
         metrics=metrics,
         clock=time.time,
         predictions=config.worker.predictions,
+        signer=key,
     )
     log.info(
         "worker %s in group %s at %s, state in %s, metrics at %s",
@@ -224,6 +226,8 @@ def run(config: Config) -> None:
         folder,
         server.url,
     )
+    if key is not None:
+        log.info("what subscribers read is signed with key %s", key.key_id)
     warm_up(config.learner)
     try:
         _serve(config, topics, worker_id, trainer, publisher.give_up)

@@ -26,6 +26,7 @@ from streamlearn.runtime.state_log import StateLog
 from streamlearn.topics import Topics
 from streamlearn.wire import state_codec, update_codec
 from streamlearn.wire.cloud_events import Message
+from streamlearn.wire.signing import Signer
 from streamlearn.wire.state_codec import PartitionMarker, StoredState
 from streamlearn.wire.update_codec import Kind, Role, UpdateHeader
 
@@ -72,6 +73,7 @@ class Checkpoint:
         publisher: Publisher,
         clock: Callable[[], float],
         effect: Callable[[str], None],
+        signer: Signer | None = None,
     ) -> None:
         self._state = topics["state"].full_name
         self._snapshots = topics["snapshots"].full_name
@@ -79,6 +81,7 @@ class Checkpoint:
         self._publisher = publisher
         self._clock = clock
         self._effect = effect
+        self._signer = signer  # of what subscribers read
         self.bytes = 0  # sent to state and snapshots so far
 
     def write(self, partitions: Iterable[Partition], sources: Sources) -> dict[int, int]:
@@ -128,6 +131,7 @@ class Checkpoint:
                 source_offset=stream.offset,
                 newest_event_s=stream.newest_event_s,
                 sent_s=self._clock(),
+                signer=self._signer,
             )
             self._send_all(self._snapshots, partition, snapshot)
 
@@ -150,7 +154,9 @@ class Checkpoint:
             updates_offset=sources.updates_next.get(partition.number, -1),
             sent_s=self._clock(),
         )
-        snapshots_marker = update_codec.encode_control(header, role=Role.SNAPSHOTS)
+        snapshots_marker = update_codec.encode_control(
+            header, role=Role.SNAPSHOTS, signer=self._signer
+        )
         self._send_all(self._snapshots, partition, [snapshots_marker])
 
     def _settle(self, partition: Partition, taken: list[Acknowledged | None]) -> None:

@@ -52,6 +52,7 @@ class Outcome(StrEnum):
     HEARTBEAT = "heartbeat"
     FORGOTTEN = "forgotten"
     MALFORMED = "malformed"  # could not be decoded, so it never got here whole
+    FOREIGN = "foreign"  # not signed by a trusted key, or copied from another place
 
 
 class ReplicaState(StrEnum):
@@ -183,6 +184,11 @@ class Replica:
             owner = self._stream(held.model.stream).owner
             self._want(held.model.stream, owner, held.model.version + 1)
         return Outcome.MALFORMED
+
+    def offer_foreign(self) -> Outcome:
+        """A message that nobody who may speak here has sent here: it changes nothing."""
+        self.counts[Outcome.FOREIGN] += 1
+        return Outcome.FOREIGN
 
     def _want(self, stream: str, epoch: int, version: int) -> None:
         self._stream(stream).wanted = epoch, version

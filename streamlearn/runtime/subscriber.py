@@ -9,7 +9,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from difflib import get_close_matches
@@ -20,9 +20,9 @@ from streamlearn.core.model import Model
 from streamlearn.core.records import Label
 from streamlearn.errors import BrokerError, InputError, NotYetError, StreamlearnError
 from streamlearn.runtime.framing import frame_of_one
+from streamlearn.runtime.keys import PublicKey, verifier
 from streamlearn.runtime.replica import Held, Outcome, Replica, ReplicaState
 from streamlearn.runtime.update_reader import UpdateReader
-from streamlearn.wire.signing import Verifier
 
 BACKLOG = 1024  # versions that an iterator may lag behind; older ones are skipped
 
@@ -97,8 +97,9 @@ class Subscriber(AbstractContextManager["Subscriber"]):
     'leak'
 
     The constructor returns when the broker has answered; `model` and `streams` wait until what
-    was on the topics then has been read. With a `verifier`, what isn't signed by one of its keys is
-    refused. Raises BrokerError for a broker or topics that aren't
+    was on the topics then has been read. With a `public_key` (a PEM file, or its bytes; several
+    while keys are replaced), what isn't signed with one of them, for this prefix, is refused, and
+    counted as `foreign`. Raises BrokerError for a broker or topics that aren't
     there, InputError for a stream that nobody knows, NotYetError for what did not come in time.
     """
 
@@ -107,7 +108,7 @@ class Subscriber(AbstractContextManager["Subscriber"]):
         bootstrap: str | KafkaConfig = "localhost:9092",
         *,
         topic_prefix: str = TopicsConfig().prefix,
-        verifier: Verifier | None = None,
+        public_key: PublicKey | Sequence[PublicKey] = (),
         connect_timeout_s: float = 10.0,
     ) -> None:
         kafka = KafkaConfig(bootstrap=bootstrap) if isinstance(bootstrap, str) else bootstrap
@@ -121,7 +122,7 @@ class Subscriber(AbstractContextManager["Subscriber"]):
             kafka,
             topic_prefix=topic_prefix,
             replica=self._replica,
-            verifier=verifier,
+            verifier=verifier(public_key, prefix=topic_prefix),
             connect_timeout_s=connect_timeout_s,
             on_change=self._notify,
         )
@@ -252,6 +253,12 @@ class Subscriber(AbstractContextManager["Subscriber"]):
 
     def _unknown(self, stream: str) -> str:
         known = self._replica.streams()
+        if not known and self._reader.foreign is not None:
+            return (
+                f"no model of stream {stream!r} that can be trusted was published at "
+                f"{self._bootstrap}; {self._replica.counts[Outcome.FOREIGN]} messages were "
+                f"refused, the last one was {self._reader.foreign}"
+            )
         if not known:
             return (
                 f"no model of stream {stream!r}, nor of any other, was published at "

@@ -41,6 +41,7 @@ from streamlearn.wire import (
     prediction_codec,
     update_codec,
 )
+from streamlearn.wire.signing import Signer
 
 log = logging.getLogger(OURS)
 
@@ -65,6 +66,7 @@ class Trainer:
         metrics: WorkerMetrics,
         clock: Callable[[], float],
         predictions: bool = False,
+        signer: Signer | None = None,
         effect: Callable[[str], None] = lambda name: None,
     ) -> None:
         self._settings = settings
@@ -78,8 +80,9 @@ class Trainer:
         self._effect = effect
         self._names = {spec.name: spec.full_name for spec in topics}
         self._restore = Restore(topics, log=log, publisher=publisher, clock=clock, effect=effect)
+        self._signer = signer  # of updates, predictions, slow weights; and of snapshots
         self._checkpoint = Checkpoint(
-            topics, log=log, publisher=publisher, clock=clock, effect=effect
+            topics, log=log, publisher=publisher, clock=clock, signer=signer, effect=effect
         )
         self._partitions: dict[int, Partition] = {}
         self._hot = HotStreams(memory_budget_bytes, self._evict)
@@ -225,7 +228,7 @@ class Trainer:
             classes=outcome.classes,
             event_ids=frame.event_ids,
         )
-        for message in prediction_codec.encode(predictions):
+        for message in prediction_codec.encode(predictions, signer=self._signer):
             self._publisher.send(self._names["predictions"], partition.number, message)
 
     def _bury(
@@ -255,7 +258,8 @@ class Trainer:
         fresh = {m.slow.hash: m.slow for m in models.values()}.items()
         for digest, slow in fresh:  # c
             if digest not in self._slow_seen:
-                for message in update_codec.encode_slow(slow, sent_s=self._clock()):
+                sent_s, signer = self._clock(), self._signer
+                for message in update_codec.encode_slow(slow, sent_s=sent_s, signer=signer):
                     self._publisher.send(self._names["slow"], 0, message)
                 self._publisher.flush()
                 self._slow_seen.add(digest)
@@ -273,6 +277,7 @@ class Trainer:
                 newest_event_s=stream.newest_event_s,
                 newest_record_s=stream.newest_record_s,
                 sent_s=self._clock(),
+                signer=self._signer,
             )
             for message in messages:
                 self._publisher.send(self._names["updates"], number, message)

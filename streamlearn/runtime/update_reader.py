@@ -27,7 +27,13 @@ from confluent_kafka import (
 
 from streamlearn import topics
 from streamlearn.config import KafkaConfig
-from streamlearn.errors import BrokerError, FormatError, StreamlearnError, UpdateError
+from streamlearn.errors import (
+    BrokerError,
+    ForeignError,
+    FormatError,
+    StreamlearnError,
+    UpdateError,
+)
 from streamlearn.runtime.replica import Replica, Stamp
 from streamlearn.wire import update_codec
 from streamlearn.wire.signing import Verifier
@@ -85,6 +91,7 @@ class UpdateReader:
         self._stop = threading.Event()
         self._caught_up = threading.Event()
         self.error: Exception | None = None
+        self.foreign: str | None = None  # the newest message that was refused as nobody's, and why
         self._consumer = Consumer(consumer_settings(kafka))
         self._partitions = self._partitions_of(self._updates, connect_timeout_s)
         self._reading: set[tuple[str, int]] = set()  # not at their end yet
@@ -217,6 +224,8 @@ class UpdateReader:
                 verifier=self._verifier,
             )
             header = chunk.header
+            if role is not Role.SLOW and header.source_partition != partition:
+                raise ForeignError(f"it was written for partition {header.source_partition}")
             if header.stream:
                 self._partition_of[header.stream] = partition
             if header.kind in _MODELS and self._replica.refuse(
@@ -224,9 +233,14 @@ class UpdateReader:
             ):
                 return  # before anything is inflated
             received = self._assembler.add(chunk)
+        except ForeignError as error:
+            self._replica.offer_foreign()
+            self.foreign = f"{topic} {partition} at {message.offset()}: {error}"
+            self._warn(self.foreign)
+            return
         except UpdateError as error:
-            logger.warning("%s %d at %s: %s", topic, partition, message.offset(), error)
             self._replica.offer_malformed(_stream_of(key) if role is Role.UPDATES else None)
+            self._warn(f"{topic} {partition} at {message.offset()}: {error}")
             return
         if received is not None:
             self._offer(received, partition)

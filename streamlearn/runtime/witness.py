@@ -8,7 +8,7 @@ compared, since the worker learned from it before it predicted the second.
 import logging
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import TypeAlias
@@ -22,6 +22,7 @@ from streamlearn.config import KafkaConfig
 from streamlearn.core.model import Model
 from streamlearn.core.records import Frame
 from streamlearn.errors import BrokerError, FrameError, UpdateError
+from streamlearn.runtime.keys import PublicKey, verifier
 from streamlearn.runtime.replica import Held
 from streamlearn.runtime.scoreboard import Check, Verdict
 from streamlearn.runtime.subscriber import Subscriber
@@ -41,10 +42,18 @@ logger = logging.getLogger(__name__)
 class Witness(AbstractContextManager["Witness"]):
     """Begins with what is sent after it was made."""
 
-    def __init__(self, kafka: KafkaConfig, subscriber: Subscriber, *, topic_prefix: str) -> None:
+    def __init__(
+        self,
+        kafka: KafkaConfig,
+        subscriber: Subscriber,
+        *,
+        topic_prefix: str,
+        public_key: PublicKey | Sequence[PublicKey] = (),
+    ) -> None:
         names = topics.load(prefix=topic_prefix, partitions=1)
         self._events = names["events"].full_name
         self._predictions = names["predictions"].full_name
+        self._verifier = verifier(public_key, prefix=topic_prefix)
         self._subscriber = subscriber
         self._frames: OrderedDict[Place, Frame] = OrderedDict()
         self._waiting: OrderedDict[tuple[Place, int], Predictions] = OrderedDict()
@@ -116,7 +125,7 @@ class Witness(AbstractContextManager["Witness"]):
             frame, _ = event_codec.decode(message.value(), key, headers, timestamp_s)
             self._frames[message.partition() or 0, message.offset() or 0] = frame
         else:
-            found = prediction_codec.decode(message.value(), key, headers)
+            found = prediction_codec.decode(message.value(), key, headers, verifier=self._verifier)
             place = found.source_partition, found.source_offset
             self._waiting[place, found.row] = found
         for waiting in (self._frames, self._waiting):

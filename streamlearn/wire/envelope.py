@@ -32,7 +32,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from streamlearn.errors import FormatError, FrameError, IntegrityError
+from streamlearn.errors import ForeignError, FormatError, FrameError, IntegrityError
 from streamlearn.wire.cloud_events import (
     CONTENT_TYPE,
     MAX_HEADER_BYTES,
@@ -139,8 +139,8 @@ def unseal(
     role: Role,
     verifier: Verifier | None = None,
 ) -> Part:
-    """One record, checked. FormatError: not ours, newer, too large. IntegrityError: a hash or a
-    signature does not fit; with a verifier, also where there is no signature.
+    """One record, checked. FormatError: not ours, newer, too large. IntegrityError: a hash does not
+    fit. ForeignError: another topic's; with a verifier, also one without a signature that fits.
     """
     sealed = _own_headers(headers)
     version = _number(sealed, "ce_formatversion")
@@ -157,7 +157,7 @@ def unseal(
     except UnicodeDecodeError as error:
         raise FormatError("a header is not UTF-8") from error
     if fields.get("type") != role.value:
-        raise FormatError(f"a {fields.get('type', '')[:40]!r} where a {role.value!r} belongs")
+        raise ForeignError(f"a {fields.get('type', '')[:40]!r} where a {role.value!r} belongs")
     part = Part(
         role=role,
         fields=fields,
@@ -206,7 +206,7 @@ def _check_seal(
 def _from_hex(text: bytes) -> bytes:
     """One spelling only: a message can't be changed into another one that is valid too."""
     if not re.fullmatch(rb"(?:[0-9a-f]{2})*", text):
-        raise IntegrityError("the signature is not in lower-case hexadecimal digits")
+        raise ForeignError("the signature is not in lower-case hexadecimal digits")
     return bytes.fromhex(text.decode())
 
 

@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_public_key,
 )
 
-from streamlearn.errors import ConfigError, IntegrityError
+from streamlearn.errors import ConfigError, ForeignError
 
 _DOMAIN = b"streamlearn signature 1\0"
 
@@ -30,7 +30,7 @@ def generate_keys() -> tuple[bytes, bytes]:
     private = Ed25519PrivateKey.generate()
     return (
         private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()),
-        private.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo),
+        _public_pem(private.public_key()),
     )
 
 
@@ -38,22 +38,25 @@ class Signer:
     """Signs digests. Ed25519 is deterministic: the same message gets the same signature."""
 
     def __init__(self, private_pem: bytes, *, scope: str = "") -> None:
-        try:
-            key = load_pem_private_key(private_pem, password=None)
-        except (ValueError, TypeError, UnsupportedAlgorithm) as error:
-            raise ConfigError(
-                "the signing key is no unencrypted PEM private key; make one with "
-                "`streamlearn keys`"
-            ) from error
-        if not isinstance(key, Ed25519PrivateKey):
-            raise ConfigError("the signing key is not an Ed25519 key; use `streamlearn keys`")
-        self._key = key
+        self._key = _private_key(private_pem)
         self._scope = scope.encode()
-        self.key_id = _key_id(key.public_key())
+        self.key_id = _key_id(self._key.public_key())
 
     def sign(self, digest: bytes) -> bytes:
         """64 bytes over scope and digest."""
         return self._key.sign(_signed_text(self._scope, digest))
+
+
+def public_half(private_pem: bytes) -> bytes:
+    """The public PEM that belongs to a private one."""
+    return _public_pem(_private_key(private_pem).public_key())
+
+
+def key_id(pem: bytes) -> str:
+    """16 hex digits that name a pair, from either of its PEMs; it stands in what was signed."""
+    if b"PRIVATE KEY" in pem:
+        return _key_id(_private_key(pem).public_key())
+    return _key_id(_public_key(pem))
 
 
 class Verifier:
@@ -68,32 +71,50 @@ class Verifier:
         self._scope = scope.encode()
 
     def check(self, digest: bytes, key_id: str | None, signature: bytes | None) -> None:
-        """IntegrityError unless `signature` was made over `digest` by the key named `key_id`."""
+        """ForeignError unless `signature` was made over `digest` by the key named `key_id`."""
         if key_id is None or signature is None:
-            raise IntegrityError(
+            raise ForeignError(
                 "the message is not signed, and a public key is set; have the worker sign, or "
                 "drop the key"
             )
         key = self._keys.get(key_id)
         if key is None:
             known = ", ".join(self._keys)
-            raise IntegrityError(f"signed with unknown key {key_id[:16]!r}; known: {known}")
+            raise ForeignError(f"signed with unknown key {key_id[:16]!r}; known: {known}")
         try:
             key.verify(signature, _signed_text(self._scope, digest))
         except InvalidSignature as error:
-            raise IntegrityError(
+            raise ForeignError(
                 f"the signature of key {key_id} does not fit the message, its key or this scope"
             ) from error
+
+
+def _private_key(pem: bytes) -> Ed25519PrivateKey:
+    try:
+        key = load_pem_private_key(pem, password=None)
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        raise ConfigError(
+            "the signing key is no unencrypted PEM private key; `streamlearn keys new` makes one"
+        ) from None
+    if not isinstance(key, Ed25519PrivateKey):
+        raise ConfigError("the signing key is not an Ed25519 key; use `streamlearn keys new`")
+    return key
 
 
 def _public_key(pem: bytes) -> Ed25519PublicKey:
     try:
         key = load_pem_public_key(pem)
-    except (ValueError, UnsupportedAlgorithm) as error:
-        raise ConfigError("a verification key is no PEM public key") from error
+    except (ValueError, UnsupportedAlgorithm):
+        raise ConfigError(
+            "a verification key is no PEM public key; `streamlearn keys show` tells what a file is"
+        ) from None
     if not isinstance(key, Ed25519PublicKey):
-        raise ConfigError("a verification key is not an Ed25519 key; use `streamlearn keys`")
+        raise ConfigError("a verification key is not an Ed25519 key; use `streamlearn keys new`")
     return key
+
+
+def _public_pem(key: Ed25519PublicKey) -> bytes:
+    return key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
 
 
 def _key_id(key: Ed25519PublicKey) -> str:

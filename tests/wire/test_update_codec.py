@@ -13,7 +13,7 @@ import zstandard
 
 from streamlearn.core.model import Model, SlowWeights
 from streamlearn.core.update import Update, apply, diff
-from streamlearn.errors import ConfigError, FormatError, IntegrityError, UpdateError
+from streamlearn.errors import ConfigError, ForeignError, FormatError, IntegrityError, UpdateError
 from streamlearn.wire import envelope, update_codec, update_header
 from streamlearn.wire import tensors as tensor_bytes
 from streamlearn.wire.cloud_events import Message
@@ -211,7 +211,7 @@ def test_who_has_a_key_takes_only_what_was_signed_with_it_for_this_scope() -> No
     elsewhere = Signer(PRIVATE, scope="there.")
     for signer in (None, stranger, elsewhere):
         messages = update_codec.encode(update, **said(), signer=signer)
-        with pytest.raises(IntegrityError):
+        with pytest.raises(ForeignError):
             received(messages, verifier=VERIFIER)
     both = Verifier([generate_keys()[1], PUBLIC], scope="here.")
     assert received([signed()], verifier=both).update is not None
@@ -226,7 +226,7 @@ def test_a_signed_message_is_taken_for_nothing_else() -> None:
     for changed in (other_key, other_stream, other_role, newer):
         with pytest.raises(IntegrityError):
             received([changed], verifier=VERIFIER)
-    with pytest.raises(FormatError, match=r"streamlearn\.snapshot"):
+    with pytest.raises(ForeignError, match=r"streamlearn\.snapshot"):
         received([message], Role.SNAPSHOTS, VERIFIER)
 
 
@@ -234,7 +234,7 @@ def test_a_tombstone_of_one_topic_is_none_of_another() -> None:
     header = UpdateHeader(kind=Kind.TOMBSTONE, epoch=4, stream="s", version=9)
     message = update_codec.encode_control(header, signer=SIGNER)
     assert received([message], verifier=VERIFIER).header.kind is Kind.TOMBSTONE
-    with pytest.raises(FormatError, match=r"where a 'streamlearn\.snapshot' belongs"):
+    with pytest.raises(ForeignError, match=r"where a 'streamlearn\.snapshot' belongs"):
         received([message], Role.SNAPSHOTS, VERIFIER)
 
 
