@@ -10,8 +10,9 @@ pipeline   a worker process reads, decodes, learns, publishes, checkpoints
 latency    from a frame handed to the producer to its model swapped in by a subscriber, with the
            worker at 20 frames/s and at half of what the pipeline just managed
 
-Figures depend on the machine; the ratios do so less. Wall-clock time, one worker, whatever cores
-there are, shared with the broker.
+Figures depend on the machine; the ratios do so less. One worker, and whatever cores there are,
+shared with the broker. Where others use the machine too, look at events per CPU-second: of the
+process that consumes or learns, all its threads together.
 """
 
 import argparse
@@ -29,6 +30,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
+import psutil
 from confluent_kafka import Consumer, Producer, TopicPartition
 
 from streamlearn import Subscriber
@@ -44,7 +46,7 @@ from streamlearn.topics import Topics
 from streamlearn.wire import event_codec
 
 EVENTS, COLUMNS, CLASSES, STREAMS, PARTITIONS = 256, 32, 4, 8, 4
-PASSES = 4  # of the raw consumer over the topic
+PASSES = 8  # of the raw consumer over the topic
 WARM = 0.2  # of the frames: compiling, first models
 GENTLE_FRAMES_PER_S = 20
 
@@ -55,8 +57,11 @@ class Result:
 
     random_features: int
     raw_events_per_s: float
+    raw_events_per_cpu_s: float
     learner_events_per_s: float
+    learner_events_per_cpu_s: float
     pipeline_events_per_s: float
+    pipeline_events_per_cpu_s: float
     pipeline_to_raw: float
     pipeline_to_learner: float
     gentle_p50_ms: float
@@ -108,7 +113,24 @@ class Sender:
             raise SystemExit("the broker did not take the frames in 60 s")
 
 
-def raw_events_per_s(bootstrap: str, topic: str, n: int) -> float:
+class Stopwatch:
+    """Wall-clock and CPU seconds since it was made, of a process (None: this one)."""
+
+    def __init__(self, pid: int | None = None) -> None:
+        self._process = psutil.Process(pid)
+        self._wall, self._cpu = time.perf_counter(), self._cpu_s()
+
+    def _cpu_s(self) -> float:
+        times = self._process.cpu_times()
+        return float(times.user + times.system)
+
+    def rates(self, frames: float) -> tuple[float, float]:
+        """Events per second, and per CPU-second."""
+        wall_s, cpu_s = time.perf_counter() - self._wall, self._cpu_s() - self._cpu
+        return frames * EVENTS / wall_s, frames * EVENTS / max(cpu_s, 0.01)
+
+
+def raw_rates(bootstrap: str, topic: str, n: int) -> tuple[float, float]:
     """A consumer that does nothing but count."""
     consumer = Consumer(
         {
@@ -118,30 +140,29 @@ def raw_events_per_s(bootstrap: str, topic: str, n: int) -> float:
             "fetch.wait.max.ms": 10,  # so does a fetch that waits at the end while we start again
         }
     )
-    start = 0.0
-    for again in range(PASSES + 1):
+    rates = (0.0, 0.0)
+    for _ in range(PASSES):  # the best: the first connects and fills the page cache
+        watch = Stopwatch()
         consumer.assign([TopicPartition(topic, number, 0) for number in range(PARTITIONS)])
         seen = 0
         while seen < n:
             found = consumer.consume(min(256, n - seen), timeout=1.0)
             seen += sum(message.error() is None for message in found)
-        if again == 0:  # connected, files in the page cache
-            start = time.perf_counter()
-    rate = PASSES * n * EVENTS / (time.perf_counter() - start)
+        rates = max(rates, watch.rates(n))
     consumer.close()
-    return rate
+    return rates
 
 
-def learner_events_per_s(frames: list[Frame], settings: LearnerSettings) -> float:
+def learner_rates(frames: list[Frame], settings: LearnerSettings) -> tuple[float, float]:
     """Test, learn, reservoir; nothing else."""
     learners = {f.stream: StreamLearner(f.stream, settings) for f in frames[:STREAMS]}
     warm = int(len(frames) * WARM)
     for frame in frames[:warm]:
         learners[frame.stream].learn(frame)
-    start = time.perf_counter()
+    watch = Stopwatch()
     for frame in frames[warm:]:
         learners[frame.stream].learn(frame)
-    return (len(frames) - warm) * EVENTS / (time.perf_counter() - start)
+    return watch.rates(len(frames) - warm)
 
 
 class Worker:
@@ -174,14 +195,13 @@ class Worker:
         found = [line for line in text.splitlines() if line.startswith("streamlearn_frames_total")]
         return float(found[0].split()[-1]) if found else 0.0
 
-    def wait_for(self, frames: int, timeout_s: float = 300.0) -> float:
-        """When so many frames were learned, by perf_counter."""
+    def wait_for(self, frames: int, timeout_s: float = 300.0) -> None:
+        """Until so many frames were learned."""
         deadline = time.monotonic() + timeout_s
         while self.frames() < frames:
             if time.monotonic() > deadline:
                 raise SystemExit(f"only {self.frames():.0f} of {frames} frames in {timeout_s} s")
             time.sleep(0.02)
-        return time.perf_counter()
 
 
 @contextmanager
@@ -233,41 +253,51 @@ def measure(
     for frame in frames:
         sender.send(frame)
     sender.flush()
-    raw = raw_events_per_s(bootstrap, topics["events"].full_name, len(frames))
+    raw = raw_rates(bootstrap, topics["events"].full_name, len(frames))
     settings = LearnerSettings(random_features=random_features)
-    learner = learner_events_per_s(frames, settings)
+    learner = learner_rates(frames, settings)
     with tempfile.TemporaryDirectory() as folder:
         worker = Worker(bootstrap, topics.prefix, Path(folder), random_features)
         with worker.process:
-            warm = int(len(frames) * WARM)
-            start = worker.wait_for(warm)
-            warm = int(worker.frames())
-            end = worker.wait_for(len(frames))
-            pipeline = (len(frames) - warm) * EVENTS / (end - start)
-            more = make_frames(int(seconds * max(GENTLE_FRAMES_PER_S, pipeline / EVENTS)), seed=8)
-            half = pipeline / EVENTS / 2
+            worker.wait_for(int(len(frames) * WARM))
+            watch, before = Stopwatch(worker.process.pid), worker.frames()
+            worker.wait_for(len(frames))
+            pipeline = watch.rates(len(frames) - before)
+            half = pipeline[0] / EVENTS / 2
+            more = make_frames(int(seconds * max(GENTLE_FRAMES_PER_S, half)), seed=8)
             with swaps(bootstrap, topics.prefix) as seen:
                 few = more[: int(seconds * GENTLE_FRAMES_PER_S)]
                 gentle = latencies_ms(sender, few, seen, GENTLE_FRAMES_PER_S)
                 loaded = latencies_ms(sender, more[: int(seconds * half)], seen, half)
     return Result(
         random_features,
-        *(raw, learner, pipeline, pipeline / raw, pipeline / learner),
+        *(*raw, *learner, *pipeline, pipeline[0] / raw[0], pipeline[0] / learner[0]),
         *(*gentle, half, *loaded),
     )
 
 
 def show(result: Result) -> None:
     """Print one size's figures for people."""
-    raw, learner = result.raw_events_per_s, result.learner_events_per_s
-    pipeline = result.pipeline_events_per_s
-    print(f"\n{result.random_features} random features, frames of {EVENTS} x {COLUMNS}")
-    print(f"  raw consumer  {raw:>12,.0f} events/s    1")
-    print(f"  learner alone {learner:>12,.0f} events/s    {learner / raw:.3f} of raw")
-    print(
-        f"  pipeline      {pipeline:>12,.0f} events/s    {result.pipeline_to_raw:.3f} of raw, "
-        f"{result.pipeline_to_learner:.2f} of the learner alone"
+    of_raw = result.learner_events_per_s / result.raw_events_per_s
+    rows = (
+        ("raw consumer", result.raw_events_per_s, result.raw_events_per_cpu_s, "1"),
+        (
+            "learner alone",
+            result.learner_events_per_s,
+            result.learner_events_per_cpu_s,
+            f"{of_raw:.3f} of raw",
+        ),
+        (
+            "pipeline",
+            result.pipeline_events_per_s,
+            result.pipeline_events_per_cpu_s,
+            f"{result.pipeline_to_raw:.3f} of raw, {result.pipeline_to_learner:.2f} of the learner",
+        ),
     )
+    print(f"\n{result.random_features} random features, frames of {EVENTS} x {COLUMNS}")
+    print(f"  {'':14}{'events/s':>12}{'per CPU-s':>12}   ratio of events/s")
+    for name, per_s, per_cpu_s, ratio in rows:
+        print(f"  {name:14}{per_s:>12,.0f}{per_cpu_s:>12,.0f}   {ratio}")
     print(
         f"  sent to swapped at {GENTLE_FRAMES_PER_S} frames/s: "
         f"p50 {result.gentle_p50_ms:.0f} ms, p99 {result.gentle_p99_ms:.0f} ms"
