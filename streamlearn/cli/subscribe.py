@@ -1,5 +1,6 @@
 """`streamlearn subscribe`: hold the newest models, show them, predict with them."""
 
+import re
 import signal
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -40,6 +41,15 @@ def subscribe(
             "needs STREAMLEARN_WORKER__PREDICTIONS=true.",
         ),
     ] = False,
+    public_key: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="FILE",
+            help="Refuse what is not signed with this key; may be given several times "
+            "[STREAMLEARN_SUBSCRIBER__PUBLIC_KEYS].",
+            show_default=False,
+        ),
+    ] = None,
     config: ConfigFile = None,
     bootstrap: Bootstrap = None,
     prefix: Prefix = None,
@@ -51,13 +61,22 @@ def subscribe(
 
     Example: streamlearn subscribe --stream boiler-7 --predict readings.csv
     """
-    settings = load_config(config, kafka__bootstrap=bootstrap, topics__prefix=prefix)
+    settings = load_config(
+        config,
+        kafka__bootstrap=bootstrap,
+        topics__prefix=prefix,
+        subscriber__public_keys=public_key or None,
+    )
     from streamlearn.errors import InputError
     from streamlearn.runtime.subscriber import Subscriber
 
     if predict is not None and (follow or verify):
         raise InputError("--predict ends with its file, --follow never does: give one of them")
-    with Subscriber(settings.kafka, topic_prefix=settings.topics.prefix) as subscriber:
+    with Subscriber(
+        settings.kafka,
+        topic_prefix=settings.topics.prefix,
+        public_key=settings.subscriber.public_keys,
+    ) as subscriber:
         if stream is not None and not (follow or verify):
             subscriber.model(stream)  # else: unknown, with those known
         if predict is not None:
@@ -65,7 +84,7 @@ def subscribe(
         elif follow or verify:
             _follow(subscriber, stream, settings if verify else None, json)
         else:
-            chosen = [stream] if stream is not None else subscriber.streams()
+            chosen = [stream] if stream is not None else sorted(subscriber.streams(), key=_natural)
             _show([subscriber.model(name) for name in chosen], json)
 
 
@@ -131,7 +150,12 @@ def _follow(
             _print_ready(versions, json, console)
             while True:
                 drain(0.5)
-        with Witness(verify.kafka, subscriber, topic_prefix=verify.topics.prefix) as witness:
+        with Witness(
+            verify.kafka,
+            subscriber,
+            topic_prefix=verify.topics.prefix,
+            public_key=verify.subscriber.public_keys,
+        ) as witness:
             _print_ready(versions, json, console)
             while True:
                 for check in witness.poll(0.02):
@@ -199,6 +223,11 @@ def _predict(subscriber: "Subscriber", stream: str | None, file: Path, json: boo
                     typer.echo("" if predicted is None else predicted)
     right = f"; right for {n_right:,} of {n_labelled:,} that have a label" if n_labelled else ""
     console.print(f"[dim]{n:,} events predicted{right}[/]")
+
+
+def _natural(name: str) -> list[str]:
+    """person-2 before person-10."""
+    return [part.zfill(12) if part.isdigit() else part for part in re.split(r"(\d+)", name)]
 
 
 def _print_json(value: object) -> None:

@@ -7,6 +7,8 @@ after 3, so what it counts as acknowledged is durable. Retries can't duplicate a
 would choose as well.
 """
 
+import atexit
+import logging
 import threading
 import time
 from collections.abc import Mapping
@@ -21,9 +23,11 @@ from streamlearn import topics
 from streamlearn.config import FeederConfig, KafkaConfig, TopicsConfig
 from streamlearn.core.records import Frame
 from streamlearn.errors import BrokerError, FrameError, InputError, StreamlearnError
-from streamlearn.runtime.framing import FrameBuilder, events_of, seconds
+from streamlearn.runtime.framing import FrameBuilder, events_of, frame_of_one, seconds
 from streamlearn.wire import event_codec
 from streamlearn.wire.cloud_events import stream_of_key
+
+logger = logging.getLogger(__name__)
 
 CONNECT_TIMEOUT_S = 10.0
 MAX_FRAME_BYTES = 900 * 1024  # a larger frame of several events is halved until it fits
@@ -96,6 +100,9 @@ class Feeder(AbstractContextManager["Feeder"]):
         self._check_topic(connect_timeout_s or CONNECT_TIMEOUT_S)
         self._thread = threading.Thread(target=self._linger, name="feeder", daemon=True)
         self._thread.start()
+        # Arrow imports what it can when it first encodes, which is slow, and at exit too late.
+        event_codec.encode(frame_of_one("first", {"x": 0.0}, time_s=0.0))
+        atexit.register(self._close_at_exit)  # where nobody closes it, nothing is lost silently
 
     @property
     def counts(self) -> Counts:
@@ -202,8 +209,15 @@ class Feeder(AbstractContextManager["Feeder"]):
         finally:
             self._end()
 
+    def _close_at_exit(self) -> None:
+        try:
+            self.close()
+        except BrokerError as error:
+            logger.error("a feeder that was never closed: %s", error)
+
     def _end(self) -> None:
         self._closed.set()
+        atexit.unregister(self._close_at_exit)
         with self._lock:
             self._wake.notify()
         self._thread.join()

@@ -11,7 +11,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
+from functools import lru_cache
 from numbers import Real
+from types import NoneType
 from typing import TypeAlias, TypeVar
 from uuid import uuid4
 
@@ -45,7 +47,7 @@ class FrameBuilder:
         self._clear()
 
     def _clear(self) -> None:
-        self._kinds: dict[str, type | None] = {}  # None: only missing values so far
+        self._kinds: dict[str, type] = {}  # NoneType: only missing values so far
         self._rows: list[dict[str, Value]] = []
         self._labels: list[Label | None] = []
         self._ids: list[str | None] = []
@@ -63,16 +65,23 @@ class FrameBuilder:
         """
         row = checked_features(features)
         checked = checked_label(label)
-        kinds = {name: type(value) for name, value in row.items() if value is not None}
+        kinds: dict[str, type] = dict(zip(row, map(type, row.values()), strict=True))
         if checked is not None:
             kinds[event_rules.LABEL] = type(checked)
-        if any(self._kinds.get(name) not in (None, kind) for name, kind in kinds.items()):
+        if kinds.items() - self._kinds.items() and not self._widen(kinds):
             return False
-        self._kinds |= {name: self._kinds.get(name) for name in row} | kinds
         self._rows.append(row)
         self._labels.append(checked)
         self._ids.append(event_id)
         self._times.append(time_s)
+        return True
+
+    def _widen(self, kinds: Mapping[str, type]) -> bool:
+        """Take in columns that are new or of which only missing values came; False: they clash."""
+        told = {name: kind for name, kind in kinds.items() if kind is not NoneType}
+        if any(self._kinds.get(name, NoneType) not in (NoneType, told[name]) for name in told):
+            return False
+        self._kinds |= {name: self._kinds.get(name, NoneType) for name in kinds} | told
         return True
 
     def take(self) -> Frame:
@@ -83,13 +92,9 @@ class FrameBuilder:
 
     def _frame(self) -> Frame:
         self._kinds.pop(event_rules.LABEL, None)
-        columns = tuple(n for n, kind in self._kinds.items() if kind in (float, None))
-        numbers = np.full((len(self._rows), len(columns)), np.nan)
-        for row, line in zip(self._rows, numbers, strict=True):
-            for at, name in enumerate(columns):
-                value = row.get(name)
-                if isinstance(value, float):
-                    line[at] = value
+        columns = tuple(n for n, kind in self._kinds.items() if kind in (float, NoneType))
+        cells = [[row.get(name) for name in columns] for row in self._rows]
+        numbers = np.array(cells, np.float64).reshape(len(cells), len(columns))  # None: NaN
         values = tuple(dict.fromkeys(label for label in self._labels if label is not None))
         code = {value: at for at, value in enumerate(values)}
         codes = [-1 if label is None else code[label] for label in self._labels]
@@ -142,23 +147,28 @@ def frame_of_one(stream: str, features: Mapping[str, object], *, time_s: float) 
 
 def checked_features(features: Mapping[str, object]) -> dict[str, Value]:
     """Numbers as float, text and image bytes as they are; InputError for everything else."""
-    row = {}
+    row: dict[str, Value] = {}
     for name, value in features.items():
-        refusal = event_rules.name_refusal(name) if isinstance(name, str) else "its type"
-        if refusal is not None:
-            raise InputError(f"a feature's name is a text, got {name!r:.60}: {refusal}")
-        if name in event_rules.RESERVED:
-            raise InputError(
-                f"a feature can't be called {name!r}, which every event has beside its features; "
-                f"give it as {name}=..., or rename the feature"
-            )
-        row[name] = _value(name, value)
+        _check_name(name)
+        row[name] = value if type(value) is float else _value(name, value)
     if all(value is None for value in row.values()):
         raise InputError(
             f"an event needs at least one feature that is not None, got {dict(features)}; "
             "send {'name': value}"
         )
     return row
+
+
+@lru_cache(maxsize=4096)
+def _check_name(name: object) -> None:
+    refusal = event_rules.name_refusal(name) if isinstance(name, str) else "its type"
+    if refusal is not None:
+        raise InputError(f"a feature's name is a text, got {name!r:.60}: {refusal}")
+    if name in event_rules.RESERVED:
+        raise InputError(
+            f"a feature can't be called {name!r}, which every event has beside its features; "
+            f"give it as {name}=..., or rename the feature"
+        )
 
 
 def _value(name: str, value: object) -> Value:

@@ -1,5 +1,7 @@
 """The feeder against a real broker: what it says it sent is what lies on the topic, in order."""
 
+import subprocess
+import sys
 import threading
 from collections import defaultdict
 from collections.abc import Iterator
@@ -155,4 +157,14 @@ def test_the_blocks_own_error_is_the_one_that_is_seen(kafka: KafkaConfig, topics
 
     with pytest.raises(ZeroDivisionError):
         feed_and_fail()
+    assert numbers_by_stream(kafka, topics) == {"s": [7.0]}
+
+
+def test_a_feeder_that_is_never_closed_loses_nothing(kafka: KafkaConfig, topics: Topics) -> None:
+    program = (
+        "from streamlearn import Feeder\n"
+        f"feeder = Feeder({kafka.bootstrap!r}, topic_prefix={topics.prefix!r}, linger_ms=1e6)\n"
+        "feeder.send('s', {'n': 7})\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
     assert numbers_by_stream(kafka, topics) == {"s": [7.0]}
