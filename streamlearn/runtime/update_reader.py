@@ -49,6 +49,7 @@ _REFUSALS = {  # trying again does not help
     KafkaError._AUTHENTICATION,
     KafkaError._SSL,
 }
+WARN_EVERY_S = 1.0
 FIRST_PATIENCE_S = 0.2  # before a partition with a gap is read again; doubles up to the last
 LAST_PATIENCE_S = 60.0
 
@@ -98,6 +99,7 @@ class UpdateReader:
         self._markers: dict[int, UpdateHeader] = {}  # partition to how far its snapshots reach
         self._partition_of: dict[str, int] = {}  # stream to partition
         self._mending: dict[int, _Mending] = {}
+        self._warn_at, self._unwarned = 0.0, 0  # monotonic seconds; messages since
         self._rereading: set[int] = set()  # partitions whose updates wait for their snapshots
         self._thread = threading.Thread(target=self._run, name="subscriber", daemon=True)
 
@@ -244,6 +246,14 @@ class UpdateReader:
             return
         if received is not None:
             self._offer(received, partition)
+
+    def _warn(self, what: str) -> None:
+        """Once a second at most: whoever floods a topic shall not flood the log as well."""
+        self._unwarned += 1
+        if time.monotonic() >= self._warn_at:
+            self._warn_at = time.monotonic() + WARN_EVERY_S
+            logger.warning("%d messages were not usable; the last: %s", self._unwarned, what)
+            self._unwarned = 0
 
     def _offer(self, received: Received, partition: int) -> None:
         header = received.header
