@@ -177,7 +177,11 @@ class UpdateReader:
             return
         error = message.error()
         if error is None:
-            self._take(message)
+            try:
+                self._take(message)
+            except Exception as unexpected:  # others' bytes; a subscriber outlives them all
+                self._replica.offer_malformed(None)
+                self._warn(f"{message.topic()} at {message.offset()}: {unexpected!r}")
         elif error.code() == KafkaError._PARTITION_EOF:
             self._at_end(str(message.topic()), int(message.partition() or 0))
         elif error.fatal() or error.code() in _REFUSALS:  # all else, librdkafka tries again
