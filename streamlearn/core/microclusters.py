@@ -68,7 +68,7 @@ class MicroClusters:
     """
 
     KIND = "microclusters"
-    _ARRAYS = ("centres", "counts", "members", "event", "event_time_s", "why", "replayed")
+    _ARRAYS = ("centres", "counts", "errors", "members", "event", "event_time_s", "why", "replayed")
 
     def __init__(self, *, capacity: int) -> None:
         """`capacity` clusters a class."""
@@ -81,6 +81,8 @@ class MicroClusters:
         self.n_seen: NDArray[np.int64] = np.zeros(0, np.int64)  # (C,) events of the class offered
         self._centres: NDArray[np.float64] = np.zeros((0, 0))  # (C * capacity, d)
         self._counts: NDArray[np.int64] = np.zeros(0, np.int64)  # 0 is a free slot
+        # squared error of each slot's events around its centre, a column: Ward's costs, raw units
+        self._errors: NDArray[np.float64] = np.zeros((0, 0))
         self._members: NDArray[np.float64] = np.zeros((0, 0))  # (C * capacity, d)
         self._event: NDArray[np.int64] = np.zeros(0, np.int64)
         self._event_time_s: NDArray[np.float64] = np.zeros(0)
@@ -130,6 +132,7 @@ class MicroClusters:
             self.n_seen,
             self._centres,
             self._counts,
+            self._errors,
             self._members,
             self._event,
             self._event_time_s,
@@ -146,6 +149,11 @@ class MicroClusters:
     def members(self) -> Kept:
         """The events nearest to the centres, for replay of what has no mean: texts, images."""
         return self._kept(self._members)
+
+    def variances(self) -> NDArray[np.float64]:
+        """(k, d) of the events of each in `kept()` around their centre, a column, raw units."""
+        slots = np.flatnonzero(self._counts)
+        return self._errors[slots] / self._counts[slots, None]
 
     def note_replayed(self, slots: NDArray[np.int64]) -> None:
         """Count a replay of each of `slots`, which may repeat."""
@@ -191,6 +199,7 @@ class MicroClusters:
         if more or wider[1][1]:
             self._centres = np.pad(self._centres, wider, constant_values=np.nan)
             self._members = np.pad(self._members, wider, constant_values=np.nan)
+            self._errors = np.pad(self._errors, wider)
             self._counts = np.pad(self._counts, (0, more))
             self._event = np.pad(self._event, (0, more))
             self._event_time_s = np.pad(self._event_time_s, (0, more))
@@ -304,15 +313,18 @@ def _merge(
     other: int,
     centres: NDArray[np.float64],
     counts: NDArray[np.int64],
+    errors: NDArray[np.float64],
 ) -> None:
     """`keep` becomes the mean of both; a column that one lacks is the other's."""
     n = counts[keep] + counts[other]
     for j in range(centres.shape[1]):
         a, b = centres[keep, j], centres[other, j]
+        errors[keep, j] += errors[other, j]
         if a != a:
             centres[keep, j] = b
         elif b == b:
             centres[keep, j] = a + (b - a) * (counts[other] / n)
+            errors[keep, j] += counts[keep] * (counts[other] / n) * (b - a) ** 2
     counts[keep] = n
 
 
@@ -328,6 +340,7 @@ def _offer(
     n_seen: NDArray[np.int64],
     centres: NDArray[np.float64],
     counts: NDArray[np.int64],
+    errors: NDArray[np.float64],
     members: NDArray[np.float64],
     member_event: NDArray[np.int64],
     member_time_s: NDArray[np.float64],
@@ -364,21 +377,24 @@ def _offer(
                         p, q, cheapest = a, b, costs[a, b - first]
             if counts[nearest] / (counts[nearest] + 1) * least > cheapest:
                 reason = 1  # Why.FAR
-                slot = _merged(p, q, centres, counts, members, scale)
+                slot = _merged(p, q, centres, counts, errors, members, scale)
                 _costs_of(p + q - slot, first, stop, centres, counts, scale, costs)
         if reason >= 0:
             counts[slot] = 1
+            errors[slot, :] = 0.0
             centres[slot] = rows[i]
         else:
             slot = nearest
             counts[slot] += 1
             for j in range(len(scale)):
+                before = rows[i, j] - centres[slot, j]
                 if centres[slot, j] != centres[slot, j]:
                     centres[slot, j] = rows[i, j]
-                elif rows[i, j] == rows[i, j]:
-                    centres[slot, j] += (rows[i, j] - centres[slot, j]) / counts[slot]
-            before = _distance(members[slot], centres[slot], scale)
-            if _distance(rows[i], centres[slot], scale) < before:
+                elif before == before:
+                    centres[slot, j] += before / counts[slot]
+                    errors[slot, j] += before * (rows[i, j] - centres[slot, j])
+            least = _distance(members[slot], centres[slot], scale)
+            if _distance(rows[i], centres[slot], scale) < least:
                 reason = 2  # Why.NEARER
         _costs_of(slot, first, stop, centres, counts, scale, costs)
         if reason >= 0:
@@ -396,14 +412,16 @@ def _merged(
     q: int,
     centres: NDArray[np.float64],
     counts: NDArray[np.int64],
+    errors: NDArray[np.float64],
     members: NDArray[np.float64],
     scale: NDArray[np.float64],
 ) -> int:
     """Merge p and q where the nearer member lies; returns the slot set free."""
-    _merge(p, q, centres, counts)
+    _merge(p, q, centres, counts, errors)
     if _distance(members[q], centres[p], scale) < _distance(members[p], centres[p], scale):
         centres[q] = centres[p]
         counts[q] = counts[p]
+        errors[q] = errors[p]
         counts[p] = 0
         return p
     counts[q] = 0
