@@ -13,11 +13,11 @@ import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TypeAlias
 
 import torch
 from torch import Tensor
 
+from streamlearn.core.capture import Tensors, capture
 from streamlearn.core.encoder import (
     NetworkSpec,
     Slow,
@@ -29,10 +29,7 @@ from streamlearn.core.encoder import (
 from streamlearn.core.gradients import RARE, Goal, Gradient, LossName, Objective, goal, loss_at
 from streamlearn.errors import ConfigError
 
-CHUNK_SLOTS = 64  # slots worked off together on a CPU, whose cache holds their activations
-GRAPH_WARMUPS = 3  # calls before the capture: cuBLAS and the allocator settle
-
-Tensors: TypeAlias = tuple[Tensor, ...]
+CHUNK_SLOTS = 128  # slots worked off together on a CPU: few calls, and half fits its cache
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +41,7 @@ class AdaptSettings:
     alpha: float = 0.1  # weight of the stored logits (der++)
     beta: float = 1.0  # weight of the replayed labels
     prior: float = 1.0  # share of the class frequencies taken out of the logits
-    rate: float = 0.1
+    rate: float = 0.2
     rate_half_life: float = 2000.0  # events since the last boundary
     rate_floor: float = 0.3  # share of `rate` that an old, calm stream keeps
     clip: float = 1.0  # largest norm of a stream's gradient
@@ -257,7 +254,7 @@ class InnerLoop:
         self._slow = slow_tensors(slow, self.device)
         self._graphed = graph and self.device.type == "cuda"
         self._pool = ThreadPoolExecutor(threads) if threads > 1 else None
-        self._replay: Callable[[Tensors], Tensors] | None = None
+        self._replayed: Callable[[Tensors], Tensors] | None = None
 
     def empty(self) -> Batch:
         """A batch of these shapes, to be filled."""
@@ -276,9 +273,9 @@ class InnerLoop:
         if pull is not None:
             given += (pull.anchor, pull.importance)
         if self._graphed:
-            if self._replay is None:
-                self._replay = _capture(self._steps, tuple(t.to(self.device) for t in given))
-            adapted = Adapted(*self._replay(given))
+            if self._replayed is None:
+                self._replayed = capture(self._steps, given, self.device)
+            adapted = Adapted(*self._replayed(given))
         elif self.device.type == "cpu":
             adapted = self._in_chunks(given)
         else:
@@ -333,25 +330,3 @@ class InnerLoop:
     def _alone(self, given: Tensors) -> Tensors:
         with single_threaded():
             return self._steps(given)
-
-
-def _capture(steps: Callable[[Tensors], Tensors], given: Tensors) -> Callable[[Tensors], Tensors]:
-    """`steps` as a CUDA graph over static copies of `given`; later calls copy in and replay."""
-    static = tuple(tensor.clone() for tensor in given)
-    side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-    side.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(side):
-        for _ in range(GRAPH_WARMUPS):
-            steps(static)
-    torch.cuda.current_stream().wait_stream(side)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        results = steps(static)
-
-    def replay(new: Tensors) -> Tensors:
-        for slot, tensor in zip(static, new, strict=True):
-            slot.copy_(tensor, non_blocking=True)
-        graph.replay()
-        return tuple(tensor.clone() for tensor in results)
-
-    return replay

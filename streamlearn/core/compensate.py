@@ -21,7 +21,7 @@ class CompensateSettings:
     """What is done against forgetting at a boundary."""
 
     merge: float = 0.0  # share of the anchor in the weights that go on; 0: no merge
-    average: float = 0.0  # the anchor follows the weights: kept share a call; 0: set at boundaries
+    average: float = 0.9  # the anchor follows the weights: kept share a call; 0: set at boundaries
     align: bool = False  # scale new classes' head columns to the norm of the old ones
     fisher_decay: float = 0.5  # share of the older importance kept at a boundary
 

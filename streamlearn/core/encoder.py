@@ -269,22 +269,38 @@ def features(
     """What the head reads, (S, N, features)."""
     h = x
     for index, layer in enumerate(spec.layers):
-        w = effective(slow[index], parts, index)
-        bias = parts[f"{index}/bias"].unsqueeze(1)
-        h = _convolve(layer, h, w, bias) if layer.kernel else torch.baddbmm(bias, h, w)
+        if layer.kernel:
+            h = _convolve(layer, slow[index], parts, index, h)
+        else:
+            h, _ = adapted(slow[index], parts, index, h)
         h = torch.relu(h)
     return h
 
 
-def effective(slow: Tensor, parts: Mapping[str, Tensor], index: int) -> Tensor:
-    """W + A B of a layer for every stream, (S, inputs, outputs)."""
-    a, b = parts[f"{index}/a"], parts[f"{index}/b"]
-    return torch.baddbmm(slow.expand(a.shape[0], -1, -1), a.transpose(1, 2), b)
+def adapted(
+    slow: Tensor, parts: Mapping[str, Tensor], index: int, x: Tensor
+) -> tuple[Tensor, Tensor]:
+    """x (W + A B) + bias (S, M, outputs), by way of (x A) transposed (S, r, M), returned too.
+
+    W is read once for all streams; W + A B would be a matrix a stream, and cost its memory.
+    """
+    narrow = torch.bmm(parts[f"{index}/a"], x.transpose(1, 2))
+    bias = parts[f"{index}/bias"].unsqueeze(1)
+    wide = torch.baddbmm(bias, x, slow.expand(x.shape[0], -1, -1))
+    return torch.baddbmm(wide, narrow.transpose(1, 2), parts[f"{index}/b"]), narrow
 
 
-def _convolve(layer: Layer, h: Tensor, w: Tensor, bias: Tensor) -> Tensor:
-    """(S, N, channels * side^2) to (S, N, outputs * (side / 2)^2), channels first."""
+def _convolve(
+    layer: Layer, slow: Tensor, parts: Mapping[str, Tensor], index: int, h: Tensor
+) -> Tensor:
+    """(S, N, channels * side^2) to (S, N, outputs * (side / 2)^2), channels first.
+
+    Patches are many and the matrix is small, so here it is W + A B.
+    """
     s, n = h.shape[:2]
+    a, b = parts[f"{index}/a"], parts[f"{index}/b"]
+    w = torch.baddbmm(slow.expand(s, -1, -1), a.transpose(1, 2), b)
+    bias = parts[f"{index}/bias"].unsqueeze(1)
     images = h.reshape(s * n, -1, layer.side, layer.side)
     patches = functional.unfold(images, layer.kernel, padding=layer.kernel // 2, stride=2)
     places = patches.shape[2]

@@ -23,7 +23,7 @@ from typing import Literal, TypeAlias
 import torch
 from torch import Tensor
 
-from streamlearn.core.encoder import NetworkSpec, effective, logits
+from streamlearn.core.encoder import NetworkSpec, adapted, logits
 
 LossName: TypeAlias = Literal["er", "er-ace", "der++"]
 BARRED = -1e30  # the logit of a class that does not take part; -inf would make NaN of an empty row
@@ -141,13 +141,13 @@ class Gradient:
         return loss
 
     def _by_hand(self, aim: Goal) -> Tensor:
-        """The mlp, forward and back, layer by layer."""
+        """The mlp, forward and back, layer by layer; the rank first: such products are small."""
         parts, out = self._parts, self._out
-        inputs, matrices = [aim.x], []
+        inputs, narrow = [aim.x], []  # a layer's x (S, M, inputs) and (x A) transposed (S, r, M)
         for index, slow in enumerate(self.slow):
-            matrices.append(effective(slow, parts, index))
-            z = torch.baddbmm(parts[f"{index}/bias"].unsqueeze(1), inputs[-1], matrices[-1])
+            z, u = adapted(slow, parts, index, inputs[-1])
             inputs.append(z.relu_())
+            narrow.append(u)
         z = torch.baddbmm(parts["head/bias"].unsqueeze(1), inputs[-1], parts["head/w"])
         loss, down = loss_and_slope(aim, z)
         out["head/w"].copy_(torch.bmm(inputs[-1].transpose(1, 2), down))
@@ -155,11 +155,11 @@ class Gradient:
         down = torch.bmm(down, parts["head/w"].transpose(1, 2))  # (S, M, outputs)
         for index in reversed(range(len(self.slow))):
             down = torch.ops.aten.threshold_backward(down, inputs[index + 1], 0.0)
-            x, a, b = inputs[index], parts[f"{index}/a"], parts[f"{index}/b"]
+            up = torch.bmm(parts[f"{index}/b"], down.transpose(1, 2))  # (S, r, M)
             out[f"{index}/bias"].copy_(down.sum(dim=1))
-            # the rank first: r rows, whatever the width
-            out[f"{index}/b"].copy_(torch.bmm(torch.bmm(a, x.transpose(1, 2)), down))
-            out[f"{index}/a"].copy_(torch.bmm(torch.bmm(b, down.transpose(1, 2)), x))
+            out[f"{index}/b"].copy_(torch.bmm(narrow[index], down))
+            out[f"{index}/a"].copy_(torch.bmm(up, inputs[index]))
             if index:
-                down = torch.bmm(down, matrices[index].transpose(1, 2))
+                down = torch.bmm(down, self.slow[index].t().expand(down.shape[0], -1, -1))
+                down.baddbmm_(up.transpose(1, 2), parts[f"{index}/a"])
         return loss

@@ -170,7 +170,7 @@ def test_proximal_step_equals_the_plain_loop() -> None:
 @pytest.mark.parametrize("spec", [MLP, CONV], ids=["mlp", "conv"])
 def test_same_bits_whoever_shares_the_batch(spec: NetworkSpec) -> None:
     settings = AdaptSettings(steps=3)
-    many = 70 if spec is MLP else 9  # more than one chunk of slots
+    many = 130 if spec is MLP else 9  # more than one chunk of slots
     phi, batch = some_weights(spec, many), some_batch(spec, many)
     together = adapted(spec, settings, phi, batch)
     for slot in (0, 1, many // 2, many - 1):
