@@ -5,14 +5,15 @@
 environment, the environment over the file, the file over the defaults below.
 """
 
+import ssl
 import tomllib
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, Self, get_origin, get_type_hints
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
 
 from streamlearn.core.settings import LearnerSettings
 from streamlearn.errors import ConfigError
@@ -29,17 +30,65 @@ class _Section(BaseModel):
 
 
 class KafkaConfig(_Section):
-    """How every client reaches the broker."""
+    """How every client reaches the broker. Its password is shown nowhere, errors included."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     bootstrap: str = Field("localhost:9092", min_length=1)
     protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
-    ca_file: Path | None = None
+    ca_file: Path | None = None  # PEM; None: the authorities that this machine trusts
+    cert_file: Path | None = None  # PEM; for brokers that ask clients for a certificate
+    key_file: Path | None = None  # PEM, not encrypted; None: it stands in cert_file
     sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = "SCRAM-SHA-512"
     username: str | None = None
     password: SecretStr | None = None
+    password_file: Path | None = None  # its first line is the password
+
+    @model_validator(mode="after")
+    def _says_who_it_is(self) -> Self:
+        if self.password is not None and self.password_file is not None:
+            raise ValueError("password and password_file are both given; leave one of them out")
+        given = self.password is not None or self.password_file is not None
+        if self.protocol.startswith("SASL_") and not (self.username and given):
+            raise ValueError(
+                f"protocol {self.protocol} needs username, and password or password_file"
+            )
+        return self
+
+    def secret(self) -> str:
+        """The password, from wherever it is. ConfigError if its file cannot be read."""
+        if self.password_file is None:
+            return self.password.get_secret_value() if self.password is not None else ""
+        try:
+            return self.password_file.read_text(encoding="utf-8").partition("\n")[0].rstrip("\r")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(
+                f"kafka.password_file {self.password_file} cannot be read: {error}"
+            ) from None
+
+    def tls(self) -> ssl.SSLContext | None:
+        """For clients that are no librdkafka; None without TLS. ConfigError for unusable files."""
+        if not self.protocol.endswith("SSL"):
+            return None
+        try:
+            context = ssl.create_default_context(cafile=self.ca_file)
+        except OSError as error:  # ssl.SSLError is one
+            raise ConfigError(
+                f"kafka.ca_file {self.ca_file} is no PEM file of certificates: {error}"
+            ) from None
+        if self.cert_file is not None:
+            try:
+                context.load_cert_chain(self.cert_file, self.key_file, password=_refuse)
+            except OSError as error:
+                raise ConfigError(
+                    f"kafka.cert_file {self.cert_file} and key_file "
+                    f"{self.key_file or self.cert_file} are no certificate with its key, not "
+                    f"encrypted: {error}"
+                ) from None
+        return context
 
     def client_settings(self) -> dict[str, str | int | float | bool]:
-        """librdkafka's settings for any confluent_kafka client.
+        """librdkafka's settings for any confluent_kafka client. ConfigError for unusable files.
 
         >>> KafkaConfig(bootstrap="host:9092").client_settings()
         {'bootstrap.servers': 'host:9092'}
@@ -47,13 +96,21 @@ class KafkaConfig(_Section):
         settings: dict[str, str | int | float | bool] = {"bootstrap.servers": self.bootstrap}
         if self.protocol != "PLAINTEXT":
             settings["security.protocol"] = self.protocol
-        if self.ca_file is not None:
-            settings["ssl.ca.location"] = str(self.ca_file)
+        if self.tls() is not None:  # librdkafka says less about what is wrong with a file
+            if self.ca_file is not None:
+                settings["ssl.ca.location"] = str(self.ca_file)
+            if self.cert_file is not None:
+                settings["ssl.certificate.location"] = str(self.cert_file)
+                settings["ssl.key.location"] = str(self.key_file or self.cert_file)
         if self.protocol.startswith("SASL_"):
             settings["sasl.mechanism"] = self.sasl_mechanism
             settings["sasl.username"] = self.username or ""
-            settings["sasl.password"] = self.password.get_secret_value() if self.password else ""
+            settings["sasl.password"] = self.secret()
         return settings
+
+
+def _refuse() -> str:
+    raise OSError("the key is encrypted")
 
 
 class TopicsConfig(_Section):
@@ -143,8 +200,10 @@ STREAMLEARN_WORKER__GROUP?
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         name = ".".join(str(part) for part in first["loc"][:2])
-        shown = "" if name.endswith("password") else f", got {first['input']!r}"
-        raise ConfigError(f"{source.get(name, name)}: {first['msg']}{shown}") from None
+        secret = name.endswith("password") or name == "kafka"  # the section holds the password
+        shown = "" if secret else f", got {first['input']!r}"
+        said = first["msg"].removeprefix("Value error, ")
+        raise ConfigError(f"{source.get(name, name)}: {said}{shown}") from None
 
 
 def _from_file(file: Path | None) -> list[tuple[str, Any, str]]:

@@ -114,26 +114,73 @@ def test_the_cache_follows_xdg_unless_it_is_set() -> None:
     assert load(env).broker.cache_dir == Path("/y")
 
 
+SASL = {
+    "STREAMLEARN_KAFKA__USERNAME": "me",
+    "STREAMLEARN_KAFKA__PROTOCOL": "SASL_PLAINTEXT",
+}
+
+
 def test_a_password_is_never_shown() -> None:
-    env = {
-        "STREAMLEARN_KAFKA__PASSWORD": "s3cret",
-        "STREAMLEARN_KAFKA__USERNAME": "me",
-        "STREAMLEARN_KAFKA__PROTOCOL": "SASL_SSL",
-        "STREAMLEARN_KAFKA__CA_FILE": "ca.pem",
-    }
-    kafka = load(env).kafka
-    assert "s3cret" not in f"{kafka} {kafka!r} {kafka.model_dump_json()}"
+    config = load(SASL | {"STREAMLEARN_KAFKA__PASSWORD": "s3cret"})
+    for part in (config, config.kafka):
+        shown = f"{part} {part!r} {part.model_dump()} {part.model_dump_json()}"
+        assert "me" in shown and "s3cret" not in shown
+    assert config.kafka.secret() == "s3cret"
+    kafka = config.kafka
     assert kafka.client_settings() == {
         "bootstrap.servers": "localhost:9092",
-        "security.protocol": "SASL_SSL",
-        "ssl.ca.location": "ca.pem",
+        "security.protocol": "SASL_PLAINTEXT",
         "sasl.mechanism": "SCRAM-SHA-512",
         "sasl.username": "me",
         "sasl.password": "s3cret",
     }
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"password": 53142},
+        {"password": "53142", "password_file": "x"},
+        {"password": "53142", "protocol": "SASL_SSL"},
+        {"password": "53142", "protocol": "nonsense"},
+        {"password": "53142", "bootstrap": ""},
+    ],
+)
+def test_no_error_shows_a_password(wrong: dict[str, object]) -> None:
     with pytest.raises(ConfigError) as refused:
-        load({}, None, {"kafka.password": 5_3_1})
-    assert "531" not in str(refused.value)
+        load({}, None, {f"kafka.{key}": value for key, value in wrong.items()})
+    with pytest.raises(ValueError) as raw:  # as a program that makes its own KafkaConfig sees it
+        KafkaConfig.model_validate(wrong)
+    for error in (refused, raw):
+        assert "53142" not in f"{error.value} {error.value!r}"
+
+
+def test_a_password_may_stand_in_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "password"
+    kafka = load(SASL | {"STREAMLEARN_KAFKA__PASSWORD_FILE": str(file)}).kafka
+    with pytest.raises(ConfigError, match=r"password_file .* cannot be read: .*No such file"):
+        kafka.client_settings()
+    file.write_text(" s3 cret\r\nanother line\n")
+    assert kafka.client_settings()["sasl.password"] == " s3 cret"
+    assert "cret" not in repr(kafka)
+
+
+@pytest.mark.parametrize("missing", ["USERNAME", "PASSWORD"])
+def test_sasl_needs_to_know_who(missing: str) -> None:
+    env = SASL | {"STREAMLEARN_KAFKA__PASSWORD": "s3cret"}
+    del env[f"STREAMLEARN_KAFKA__{missing}"]
+    with pytest.raises(ConfigError, match="SASL_PLAINTEXT needs username, and password or"):
+        load(env)
+
+
+def test_files_for_tls_are_looked_at_before_anybody_connects(tmp_path: Path) -> None:
+    junk = tmp_path / "junk.pem"
+    junk.write_text("junk")
+    for key, said in (("ca_file", "no PEM file of certificates"), ("cert_file", "with its key")):
+        for file in (junk, tmp_path / "none.pem"):
+            kafka = load({}, None, {"kafka.protocol": "SSL", f"kafka.{key}": file}).kafka
+            with pytest.raises(ConfigError, match=f"kafka.{key} .*{file.name}.* {said}"):
+                kafka.client_settings()
 
 
 def test_plain_clients_get_no_security_settings() -> None:

@@ -9,7 +9,6 @@ SIGTERM ends it in time even if no broker answers.
 import logging
 import os
 import socket
-import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -298,16 +297,11 @@ def _check_topics(config: Config, topics: Topics) -> None:
 def _credentials(kafka: KafkaConfig) -> Any:
     if kafka.protocol == "PLAINTEXT":
         return None
-    context = None
-    if kafka.protocol.endswith("SSL"):
-        cafile = None if kafka.ca_file is None else str(kafka.ca_file)
-        context = ssl.create_default_context(cafile=cafile)
     if kafka.protocol == "SSL":
-        return faust.SSLCredentials(context)
-    password = kafka.password.get_secret_value() if kafka.password else ""
+        return faust.SSLCredentials(kafka.tls())
     return faust.SASLCredentials(
         username=kafka.username,
-        password=password,
+        password=kafka.secret(),
         mechanism=kafka.sasl_mechanism,
-        ssl_context=context,
+        ssl_context=kafka.tls(),
     )
