@@ -46,9 +46,9 @@ class Counts:
 class Feeder(AbstractContextManager["Feeder"]):
     """Sends labelled and unlabelled events; thread-safe.
 
-    >>> with Feeder("host:9092") as feeder:                                  # doctest: +SKIP
-    ...     feeder.send("boiler-7", {"temp": 71.5, "flow": 3.0}, label="ok")
-    ...     feeder.send("boiler-7", {"temp": 93.1, "flow": 0.2})  # unlabelled: predicted only
+        with Feeder("host:9092") as feeder:
+            feeder.send("boiler-7", {"temp": 71.5, "flow": 3.0}, label="ok")
+            feeder.send("boiler-7", {"temp": 93.1, "flow": 0.2})  # unlabelled: predicted only
 
     An event is learned with the others of its frame: `frame_events` of them, or what came within
     `linger_ms`. Leaving the `with` block flushes.

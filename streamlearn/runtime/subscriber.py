@@ -91,10 +91,9 @@ class StreamModel:
 class Subscriber(AbstractContextManager["Subscriber"]):
     """Follows every stream's model.
 
-    >>> with Subscriber("host:9092") as subscriber:                          # doctest: +SKIP
-    ...     boiler = subscriber.model("boiler-7")
-    ...     boiler.predict({"temp": 93.1, "flow": 0.2})
-    'leak'
+        with Subscriber("host:9092") as subscriber:
+            boiler = subscriber.model("boiler-7")
+            boiler.predict({"temp": 93.1, "flow": 0.2})  # "leak"
 
     The constructor returns when the broker has answered; `model` and `streams` wait until what
     was on the topics then has been read. With a `public_key` (a PEM file, or its bytes; several
