@@ -7,8 +7,10 @@ chooses what is worth a label. A pure function, off the hot path.
 With a model: k-means on the pool, events weighted by how undecided the model is about them, and of
 each cell its most undecided event, so that no two ask the same. Without one, margins mislead:
 k-means' medoids. Against random on watch_imu, a new person, 5 / 10 / 20 labels: +.04 / +.04 / +.02
-accuracy on top of what other people's events taught, +.08 / +.10 / +.09 from nothing. Uncertainty sampling by margin: Scheffer et al. 2001, IDA;
-diversity by weighted k-means: Zhdanov 2019, arXiv:1901.05954.
+accuracy on top of what other people's events taught, +.08 / +.10 / +.09 from nothing.
+
+Undecided first, by margin: Scheffer, Decomain, Wrobel 2001, IDA. Spread by weighted k-means:
+Zhdanov 2019, arXiv:1901.05954.
 """
 
 import numpy as np
