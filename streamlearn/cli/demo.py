@@ -38,7 +38,8 @@ def demo(
     data_dir: Annotated[
         Path | None,
         typer.Option(
-            help="Where broker and worker keep their data; a later demo goes on with it. "
+            help="Where broker and worker keep their data; a later demo goes on with it, and knows "
+            "these events already. "
             "Without it: a temporary folder, gone at the end.",
             show_default=False,
         ),
