@@ -110,15 +110,18 @@ class TextExpert:
 
     def predict(self, columns: Texts) -> NDArray[np.float32]:
         """(n, C) log-probabilities: to the bit those of `weights().predict`."""
-        return self._view().predict(columns)
+        return self.view().predict(columns)
 
     def weights(self) -> TextWeights:
         """A copy of what is served."""
-        view = self._view()
-        tensors = {name: np.array(tensor) for name, tensor in view.tensors().items()}
+        return TextWeights.of(self.tensors(), stop_words=self.settings.stop_words)
+
+    def tensors(self) -> dict[str, NDArray[Any]]:
+        """A copy of what is served, as named arrays for a model; read-only."""
+        tensors = {name: np.array(tensor) for name, tensor in self.view().tensors().items()}
         for tensor in tensors.values():
             tensor.flags.writeable = False
-        return TextWeights.of(tensors, stop_words=view.stop_words)
+        return tensors
 
     def learn(self, columns: Texts, codes: NDArray[np.integer[Any]]) -> None:
         """Learn n events in sequence: class codes (n,), -1 where unlabelled (left out)."""
@@ -162,7 +165,8 @@ class TextExpert:
         serve(np.flatnonzero(touched), self._buckets, self._weights, self._served)
         self._replay.offer(self.n_texts - len(new_codes), new, new_codes)
 
-    def _view(self) -> TextWeights:
+    def view(self) -> TextWeights:
+        """What is served, in arrays that change with the next `learn` or `grow`: not to keep."""
         stop_words = self.settings.stop_words
         return TextWeights(
             slots=self._slots,

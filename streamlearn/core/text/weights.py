@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
-from streamlearn.core.text.grams import STOP_WORDS, hashed_grams
+from streamlearn.core.text.grams import BUCKETS, STOP_WORDS, hashed_grams
 
 STEP = 0.5  # of served weights; 1/4 doubles an update's bytes for nothing, 1 loses .007
 # Share of the log prior taken off the scores, since frequent classes come out too often even so
@@ -55,8 +55,11 @@ class TextWeights:
 
     def tensors(self) -> dict[str, NDArray[Any]]:
         """As named arrays, for a model; `n_texts` is one of them."""
+        buckets = np.full(len(self.rarity), -1, np.int32)
+        taken = np.flatnonzero(self.slots >= 0).astype(np.int32)
+        buckets[self.slots[taken]] = taken
         return {
-            "text/slots": self.slots,
+            "text/buckets": buckets,
             "text/rarity": self.rarity,
             "text/weights": self.weights,
             "text/prior": self.prior,
@@ -65,13 +68,28 @@ class TextWeights:
 
     @classmethod
     def of(cls, tensors: Mapping[str, NDArray[Any]], *, stop_words: str) -> "TextWeights":
-        """From what `tensors` gave: shared, not copied."""
+        """From what `tensors` gave: shared, not copied. KeyError, ValueError if they don't fit."""
+        names = ("buckets", "rarity", "weights", "prior", "n_texts")
+        buckets, rarity, weights, prior, n_texts = (tensors[f"text/{name}"] for name in names)
+        kinds = [array.dtype for array in (buckets, rarity, weights, prior, n_texts)]
+        n_rows, n_classes = (weights.shape + (0, 0))[:2]
+        shapes = [array.shape for array in (buckets, rarity, weights, prior, n_texts)]
+        fits = (
+            kinds == [np.int32, np.uint8, np.int8, np.float32, np.int64]
+            and shapes == [(n_rows,), (n_rows,), (n_rows, n_classes), (n_classes,), (1,)]
+            and (n_rows == 0 or (buckets.min() >= -1 and buckets.max() < BUCKETS))
+        )
+        if not fits:
+            raise ValueError(f"text tensors are {kinds} {shapes}")
+        slots = np.full(BUCKETS, -1, np.int32)
+        taken = np.flatnonzero(buckets >= 0)
+        slots[buckets[taken]] = taken
         return cls(
-            slots=tensors["text/slots"],
-            rarity=tensors["text/rarity"],
-            weights=tensors["text/weights"],
-            prior=tensors["text/prior"],
-            n_texts=int(tensors["text/n_texts"][0]),
+            slots=slots,
+            rarity=rarity,
+            weights=weights,
+            prior=prior,
+            n_texts=int(n_texts[0]),
             stop_words=stop_words,
         )
 
