@@ -268,12 +268,11 @@ class TextExpert:
             raise StateError(
                 f"a text expert's state lacks or garbles {error}; restore what state() gave"
             ) from error
-        if expert._seen.shape != (BUCKETS,) or not n_rows == len(expert._buckets) == len(
-            expert._texts
-        ):
+        sizes = (len(expert._buckets), len(expert._texts), len(expert._seen), len(expert._prior))
+        if sizes != (n_rows, n_rows, BUCKETS, n_classes):
             raise StateError(
-                f"a text expert's table of {n_rows} rows doesn't fit its {len(expert._buckets)} "
-                f"buckets and {len(expert._texts)} counts; the state is corrupt"
+                f"a text expert's weights {expert._weights.shape} don't fit the {sizes} entries of "
+                "buckets, texts, seen, prior; the state is corrupt"
             )
         expert._rarity = np.zeros(n_rows, np.uint8)
         expert._rarity[taken] = rarity_of(expert._texts[taken])
