@@ -5,10 +5,11 @@
 An adaptation is one stream's k = 3 steps on 16 new and 16 replayed events; the network is
 32-64-64-10 with rank 2. `loop` adapts one stream after the other with autograd, `eager` all slots
 in one call, `graph` the same call as a captured CUDA graph, inputs already on the device in both;
-`graph + copy` copies them from pinned memory first, as a worker does. The best of several
-rounds is printed, CPU lines in seconds of one core, which other work on the machine blurs least,
-with the largest difference of the new weights from `loop`'s: a fast wrong answer is no answer.
-Without a CUDA device its lines are left out, and one line says so.
+`graph + copy` copies them from pinned memory first, as a worker does. The best of several rounds
+is printed: on a CPU for a second of one core, which other work on the machine blurs least, and for
+a second of wall clock on all cores; with the largest difference of the new weights from `loop`'s,
+since a fast wrong answer is no answer. Without a CUDA device its lines are left out, and one line
+says so.
 """
 
 import argparse
@@ -16,6 +17,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import fields
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -37,7 +39,9 @@ SETTINGS = AdaptSettings(steps=3, rate=0.1)
 LOOP_STREAMS = 64  # the loop's speed does not depend on how many streams wait for it
 
 
-def inner_loop(slots: int, events: int, device: str, *, graph: bool) -> InnerLoop:
+def inner_loop(
+    slots: int, events: int, device: str, *, graph: bool = False, threads: int = 1
+) -> InnerLoop:
     """The inner loop with one draw of replay."""
     return InnerLoop(
         SPEC,
@@ -48,6 +52,7 @@ def inner_loop(slots: int, events: int, device: str, *, graph: bool) -> InnerLoo
         draws=1,
         device=device,
         graph=graph,
+        threads=threads,
     )
 
 
@@ -89,20 +94,23 @@ def adapt_one(slow: tuple[Tensor, ...], phi: Tensor, batch: Batch, objective: Ob
     return phi.detach()
 
 
-def per_second(call: Callable[[], object], streams: int, seconds: float, device: str) -> float:
-    """Streams adapted a second of wall clock (CUDA) or of CPU time, the best of several rounds."""
-    clock = time.process_time if device == "cpu" else time.perf_counter
+def per_second(
+    call: Callable[[], object], streams: int, seconds: float, clock: Callable[[], float]
+) -> float:
+    """Streams adapted a second of `clock`, the best of several rounds."""
     best, until = math.inf, time.perf_counter() + seconds
     call()
     while time.perf_counter() < until or best == math.inf:
-        if device == "cuda":
-            torch.cuda.synchronize()
         start = clock()
         call()
-        if device == "cuda":
-            torch.cuda.synchronize()
         best = min(best, clock() - start)
     return streams / best
+
+
+def device_clock() -> float:
+    """Wall clock once the device has nothing left to do."""
+    torch.cuda.synchronize()
+    return time.perf_counter()
 
 
 def on_device(batch: Batch, device: str) -> Batch:
@@ -115,10 +123,10 @@ def pinned(batch: Batch) -> Batch:
     return Batch(**{f.name: getattr(batch, f.name).pin_memory() for f in fields(Batch)})
 
 
-def measure(slots: int, events: int, seconds: float, device: str) -> None:
+def measure(slots: int, events: int, seconds: float, device: str, cores: int) -> None:
     """The lines of one number of streams on one device."""
     slow = slow_weights(SPEC)
-    batch = some_batch(inner_loop(slots, events, "cpu", graph=False))
+    batch = some_batch(inner_loop(slots, events, "cpu"))
     phi = stack(SPEC, [new_weights(SPEC, str(slot)) for slot in range(slots)])
     few = min(slots, LOOP_STREAMS)
     slow_here = slow_tensors(slow, torch.device(device))
@@ -129,23 +137,27 @@ def measure(slots: int, events: int, seconds: float, device: str) -> None:
         each = zip(rows, singles, strict=True)
         return torch.cat([adapt_one(slow_here, r, b, SETTINGS.objective) for r, b in each])
 
+    core = time.process_time if device == "cpu" else device_clock
     truth = loop_all().cpu()
-    line(device, "loop", slots, per_second(loop_all, few, seconds, device), 0.0)
+    line(device, "loop", slots, per_second(loop_all, few, seconds, core), 0.0)
     here, phi_here = on_device(batch, device), phi.to(device)
-    ways = [("eager", False, here, phi_here)]
-    if device == "cuda":
-        ways.append(("graph", True, here, phi_here))
-        ways.append(("graph + copy", True, pinned(batch), phi.pin_memory()))
-    for name, graph, given, weights in ways:
-        loop = inner_loop(slots, events, device, graph=graph)
+    ways = [("eager", inner_loop(slots, events, device), here, phi_here, core)]
+    if device == "cpu":
+        every = inner_loop(slots, events, device, threads=cores)
+        ways.append((f"eager, {cores} cores", every, here, phi_here, time.perf_counter))
+    else:
+        graph = inner_loop(slots, events, device, graph=True)
+        ways.append(("graph", graph, here, phi_here, core))
+        ways.append(("graph + copy", graph, pinned(batch), phi.pin_memory(), core))
+    for name, loop, given, weights, clock in ways:
         off = (loop.adapt(weights, given).phi[:few].cpu() - truth).abs().max()
-        speed = per_second(lambda: loop.adapt(weights, given), slots, seconds, device)  # noqa: B023
-        line(device, name, slots, speed, float(off))
+        call = partial(loop.adapt, weights, given)
+        line(device, name, slots, per_second(call, slots, seconds, clock), float(off))
 
 
 def line(device: str, name: str, slots: int, speed: float, off: float) -> None:
     """One row of the table."""
-    print(f"{device:6s}{name:14s}{slots:8d}{speed:14,.0f}{off:12.1e}", flush=True)
+    print(f"{device:6s}{name:16s}{slots:8d}{speed:14,.0f}{off:12.1e}", flush=True)
 
 
 def main() -> None:
@@ -155,17 +167,18 @@ def main() -> None:
     parser.add_argument("--events", type=int, default=16)
     parser.add_argument("--seconds", type=float, default=1.5)
     options = parser.parse_args()
+    cores = torch.get_num_threads()
     torch.set_num_threads(1)
-    print(f"torch {torch.__version__}, one core")
-    print(f"{'where':6s}{'how':14s}{'streams':>8s}{'adapt./s':>14s}{'off':>12s}")
+    print(f"torch {torch.__version__}")
+    print(f"{'where':6s}{'how':16s}{'streams':>8s}{'adapt./s':>14s}{'off':>12s}")
     for slots in options.slots:
-        measure(slots, options.events, options.seconds, "cpu")
+        measure(slots, options.events, options.seconds, "cpu", cores)
     if not torch.cuda.is_available():
         print("cuda: no device here; its lines are left out and no graph was captured")
         return
     print(f"cuda: {torch.cuda.get_device_name()}")
     for slots in options.slots:
-        measure(slots, options.events, options.seconds, "cuda")
+        measure(slots, options.events, options.seconds, "cuda", cores)
 
 
 if __name__ == "__main__":

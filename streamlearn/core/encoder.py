@@ -287,7 +287,7 @@ def adapted(
     narrow = torch.bmm(parts[f"{index}/a"], x.transpose(1, 2))
     bias = parts[f"{index}/bias"].unsqueeze(1)
     wide = torch.baddbmm(bias, x, slow.expand(x.shape[0], -1, -1))
-    return torch.baddbmm(wide, narrow.transpose(1, 2), parts[f"{index}/b"]), narrow
+    return wide.baddbmm_(narrow.transpose(1, 2), parts[f"{index}/b"]), narrow
 
 
 def _convolve(

@@ -26,6 +26,7 @@ from torch import Tensor
 from streamlearn.core.encoder import NetworkSpec, adapted, logits
 
 LossName: TypeAlias = Literal["er", "er-ace", "der++"]
+threshold_backward = torch.ops.aten.threshold_backward.grad_input  # relu's, in place
 BARRED = -1e30  # the logit of a class that does not take part; -inf would make NaN of an empty row
 RARE = 0.02  # added to each class's share of a batch, so that an absent class has a finite prior
 
@@ -154,7 +155,7 @@ class Gradient:
         out["head/bias"].copy_(down.sum(dim=1))
         down = torch.bmm(down, parts["head/w"].transpose(1, 2))  # (S, M, outputs)
         for index in reversed(range(len(self.slow))):
-            down = torch.ops.aten.threshold_backward(down, inputs[index + 1], 0.0)
+            threshold_backward(down, inputs[index + 1], 0.0, grad_input=down)
             up = torch.bmm(parts[f"{index}/b"], down.transpose(1, 2))  # (S, r, M)
             out[f"{index}/bias"].copy_(down.sum(dim=1))
             out[f"{index}/b"].copy_(torch.bmm(narrow[index], down))
