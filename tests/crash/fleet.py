@@ -134,7 +134,7 @@ class Fleet:
 
     def _feed(self) -> None:
         settings = {**self.kafka.client_settings(), "enable.idempotence": True, "log_level": 0}
-        producer = Producer(settings)
+        producer = Producer({**settings, "compression.type": "lz4"})  # as many producers do
         while not self._stop.wait(ROUND_S):
             for stream, partition in STREAMS.items():
                 value, headers = encoded(stream, self.fed)
