@@ -305,7 +305,7 @@ class InnerLoop:
         return infer(self.spec, self._slow, phi.to(self.device), x.to(self.device))
 
     def _check(self, phi: Tensor, batch: Batch, pull: Pull | None) -> None:
-        want = self.empty_shapes()
+        want = self.shapes()
         have = tuple(tuple(t.shape) for t in (phi, *batch.tensors()))
         if have != want:
             raise ConfigError(
@@ -317,7 +317,7 @@ class InnerLoop:
                 f"{self.settings.proximal}, pull given: {pull is not None}"
             )
 
-    def empty_shapes(self) -> tuple[tuple[int, ...], ...]:
+    def shapes(self) -> tuple[tuple[int, ...], ...]:
         """Shapes of phi and of a batch's tensors."""
         s, n, r, j = self.slots, self.events, self.replay, self.draws
         d, c = self.spec.inputs, self.spec.classes
