@@ -32,6 +32,7 @@ class Reason(StrEnum):
     BAD_TIME = "bad_time"  # an event time that is no time
     BAD_IMAGE = "bad_image"  # bytes that are no image, or an image over the limit
     UNKNOWN_EVENT = "unknown_event"  # a late label for an event that nobody remembers
+    BAD_ROLLBACK = "bad_rollback"  # a rollback that is broken, foreign, or fits nothing here
     LEARNER_ERROR = "learner_error"  # the learner refused it: our fault, kept for inspection
 
 

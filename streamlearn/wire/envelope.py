@@ -62,6 +62,7 @@ class Role(StrEnum):
     SLOW = "streamlearn.slow"
     STATE = "streamlearn.state"
     PREDICTIONS = "streamlearn.prediction"
+    ROLLBACK = "streamlearn.rollback"
 
 
 @dataclass(frozen=True, slots=True)
