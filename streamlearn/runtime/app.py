@@ -25,7 +25,7 @@ from mode.supervisors import CrashingSupervisor
 from streamlearn import topics as topic_specs
 from streamlearn.config import Config, KafkaConfig
 from streamlearn.errors import BrokerError, ConfigError, StreamlearnError
-from streamlearn.runtime import admin, keys
+from streamlearn.runtime import access, admin, keys
 from streamlearn.runtime.agents import MAX_FRAMES, WITHIN_S, Agent
 from streamlearn.runtime.log import KafkaLog
 from streamlearn.runtime.logs import FAUST, OURS
@@ -193,8 +193,10 @@ def run(config: Config) -> None:
     BrokerError when no broker answers or topics are missing, ConfigError when they are wrong.
     """
     topics = topic_specs.load(prefix=config.topics.prefix, partitions=config.topics.partitions)
+    access.check(config.kafka, "worker", topics, config.worker.group)
     _check_topics(config, topics)
     key = keys.signer(config.worker.signing_key, prefix=config.topics.prefix)
+    own = keys.own_verifier(config.worker.signing_key, prefix=config.topics.prefix)
     worker_id = f"{socket.gethostname()}-{os.getpid()}"
     folder = config.worker.state_dir / f"{config.topics.prefix}{config.worker.group}"
     folder.mkdir(parents=True, exist_ok=True)
@@ -216,6 +218,7 @@ def run(config: Config) -> None:
         clock=time.time,
         predictions=config.worker.predictions,
         signer=key,
+        verifier=own,
     )
     log.info(
         "worker %s in group %s at %s, state in %s, metrics at %s",

@@ -83,6 +83,13 @@ def signer(path: Path | None, *, prefix: str) -> Signer | None:
         raise ConfigError(f"worker.signing_key {path}: {error}") from None
 
 
+def own_verifier(path: Path | None, *, prefix: str) -> Verifier | None:
+    """Accepts what was signed with worker.signing_key itself; None where that is not set."""
+    if path is None:
+        return None
+    return Verifier(signing.public_half(_read(path, "worker.signing_key")), scope=prefix)
+
+
 def verifier(keys: PublicKey | Sequence[PublicKey], *, prefix: str) -> Verifier | None:
     """A subscriber's: accepts what any of these keys' owners signed; None without keys."""
     given = [keys] if isinstance(keys, PublicKey) else list(keys)

@@ -1,7 +1,7 @@
 """What the learning thread does: take partitions over, learn frames, publish, checkpoint.
 
 A micro-batch, in order (1 of the worker's order of effects, see agents):
-a decode; what can't be learned becomes a dead letter
+a decode; what can't be learned becomes a dead letter; a rollback replaces a stream's learner
 b test and learn, frame by frame, in the log's order; frames that a stream knows are skipped
 c slow weights that nobody has seen, acknowledged
 d an update a stream (several frames of a stream make one) and dead letters, acknowledged
@@ -30,6 +30,7 @@ from streamlearn.runtime.logs import OURS
 from streamlearn.runtime.partition import Arrival, Partition
 from streamlearn.runtime.publisher import Publisher
 from streamlearn.runtime.restore import Restore
+from streamlearn.runtime.rollback import Rollbacks
 from streamlearn.stores.store import Store
 from streamlearn.telemetry.metrics import DRIFT_CODES, FrameScore, WorkerMetrics
 from streamlearn.topics import Topics
@@ -39,9 +40,11 @@ from streamlearn.wire import (
     kept_codec,
     metrics_codec,
     prediction_codec,
+    rollback_codec,
     update_codec,
 )
-from streamlearn.wire.signing import Signer
+from streamlearn.wire.cloud_events import stream_of_key
+from streamlearn.wire.signing import Signer, Verifier
 
 log = logging.getLogger(OURS)
 
@@ -67,6 +70,7 @@ class Trainer:
         clock: Callable[[], float],
         predictions: bool = False,
         signer: Signer | None = None,
+        verifier: Verifier | None = None,
         effect: Callable[[str], None] = lambda name: None,
     ) -> None:
         self._settings = settings
@@ -80,6 +84,7 @@ class Trainer:
         self._effect = effect
         self._names = {spec.name: spec.full_name for spec in topics}
         self._restore = Restore(topics, log=log, publisher=publisher, clock=clock, effect=effect)
+        self._rollbacks = Rollbacks(log, self._names["events"], verifier=verifier)
         self._signer = signer  # of updates, predictions, slow weights; and of snapshots
         self._checkpoint = Checkpoint(
             topics, log=log, publisher=publisher, clock=clock, signer=signer, effect=effect
@@ -167,6 +172,9 @@ class Trainer:
 
     def _learn(self, partition: Partition, message: Arrival) -> None:
         try:
+            if rollback_codec.is_rollback(message.headers):
+                self._roll_back(partition, message)
+                return
             frame, rejected = event_codec.decode(
                 message.value, message.key, message.headers, message.timestamp_s
             )
@@ -192,6 +200,22 @@ class Trainer:
         if self._predictions:
             self._tell(partition, message.offset, frame, outcome)
         self._metrics.learned(_score(frame, outcome), seconds)
+
+    def _roll_back(self, partition: Partition, message: Arrival) -> None:
+        """With a rollback's last part, its state replaces the stream's, and is published."""
+        stream = self._stream(partition, stream_of_key(message.key))
+        if message.offset <= stream.offset:
+            self._metrics.counter("streamlearn_replayed_frames").inc()
+            return
+        learner = self._rollbacks.meet(partition.number, message, stream.learner)
+        if learner is None:
+            return
+        stream.learner, stream.published = learner, None  # so that a full update follows
+        stream.offset, stream.newest_record_s = message.offset, message.timestamp_s
+        partition.dirty.add(stream.name)
+        self._touched[partition.number, stream.name] = stream
+        self._publish()
+        log.info("%s was rolled back: version %d has old values", stream.name, learner.version)
 
     def _stream(self, partition: Partition, name: str) -> HotStream:
         """The stream in memory; loaded from the store, or new, if it is not there yet."""
