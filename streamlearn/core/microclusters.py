@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from streamlearn.core.reservoir import Kept
 from streamlearn.errors import ConfigError, StateError
 
+NEARER = 1 - 1e-9  # by less than rounding, two events are as near as each other: the older stays
 RESCALE = 1.25  # a column's spread is taken anew when it is this many times what it was
 
 
@@ -394,7 +395,7 @@ def _offer(
                     centres[slot, j] += before / counts[slot]
                     errors[slot, j] += before * (rows[i, j] - centres[slot, j])
             least = _distance(members[slot], centres[slot], scale)
-            if _distance(rows[i], centres[slot], scale) < least:
+            if _distance(rows[i], centres[slot], scale) < NEARER * least:
                 reason = 2  # Why.NEARER
         _costs_of(slot, first, stop, centres, counts, scale, costs)
         if reason >= 0:
@@ -418,7 +419,8 @@ def _merged(
 ) -> int:
     """Merge p and q where the nearer member lies; returns the slot set free."""
     _merge(p, q, centres, counts, errors)
-    if _distance(members[q], centres[p], scale) < _distance(members[p], centres[p], scale):
+    least = _distance(members[p], centres[p], scale)
+    if _distance(members[q], centres[p], scale) < NEARER * least:
         centres[q] = centres[p]
         counts[q] = counts[p]
         errors[q] = errors[p]

@@ -18,6 +18,7 @@ from enum import IntEnum
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse.csgraph import connected_components
 from sklearn.cluster import HDBSCAN
 
 from streamlearn.core.reservoir import Kept
@@ -159,8 +160,9 @@ def _class_modes(separation: NDArray[np.float64], share: NDArray[np.float64]) ->
         copy=True,
     ).fit(points)
     labels = found.labels_[np.cumsum(copies) - copies].astype(np.int32)
-    if labels.max() < 0:
-        labels[:] = 0
+    if labels.max() < 0:  # one mode: all that hangs together with most of the class
+        _, part = connected_components(separation <= gap)
+        labels = np.where(part == np.bincount(part, share).argmax(), 0, -1).astype(np.int32)
     inside = np.flatnonzero(labels >= 0)
     for i in np.flatnonzero(labels < 0):  # a mode's fringe, or too few to be one
         closest = inside[separation[i, inside].argmin()]
