@@ -42,6 +42,7 @@ COMMANDS = {
     "worker": Entry("worker", "worker", "Learn what is fed and publish the models."),
     "subscribe": Entry("subscribe", "subscribe", "Hold the newest model, show it, predict."),
     "topics": Entry("topics", "topics", "List, compare and create the topics."),
+    "access": Entry("access", "access", "List and grant what each role may do on Kafka."),
     "keys": Entry("keys", "keys", "Make the keys that sign models."),
     "broker": Entry("broker", "broker", "Run a local Kafka in the foreground."),
     "doctor": Entry("doctor", "doctor", "Check this machine, the broker and the topics."),

@@ -22,6 +22,7 @@ from streamlearn.errors import StreamlearnError
 
 if TYPE_CHECKING:
     from streamlearn.config import Config
+    from streamlearn.topics import Topics
 
 PYTHON = (3, 11)
 JAVA = 17
@@ -189,7 +190,8 @@ def _kafka(settings: "Config", *, can_start: bool) -> Iterator[Finding]:
             text += "; a local one needs Java 17 with Maven, or Docker"
         yield Finding("broker", state, text)
         return
-    yield Finding("broker", State.OK, f"answers at {settings.kafka.bootstrap}")
+    how = "" if settings.kafka.protocol == "PLAINTEXT" else f", {settings.kafka.protocol}"
+    yield Finding("broker", State.OK, f"answers at {settings.kafka.bootstrap}{how}")
     if differences:
         text = f"{differences[0]}, and {len(differences) - 1} more" if differences[1:] else ""
         yield Finding(
@@ -199,3 +201,21 @@ def _kafka(settings: "Config", *, can_start: bool) -> Iterator[Finding]:
         )
     else:
         yield Finding("topics", State.OK, f"all {len(specs)} as specified")
+    if settings.kafka.protocol != "PLAINTEXT":
+        yield _rights(settings, specs)
+
+
+def _rights(settings: "Config", specs: "Topics") -> Finding:
+    from streamlearn.runtime import access
+    from streamlearn.runtime.connection import who
+
+    fitting = [
+        role
+        for role in access.roles()
+        if not access.missing(settings.kafka, role, specs, settings.worker.group)
+    ]
+    name = who(settings.kafka)
+    if fitting:
+        return Finding("rights", State.OK, f"{name} may work as {', '.join(fitting)}")
+    text = f"{name} may do no role's work; grant it with `streamlearn access apply`"
+    return Finding("rights", State.MISSING, text)

@@ -8,9 +8,8 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
 
-from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka import KafkaException
 from confluent_kafka.admin import (
     AdminClient,
     AlterConfigOpType,
@@ -23,15 +22,10 @@ from confluent_kafka.admin import (
 
 from streamlearn.config import KafkaConfig
 from streamlearn.errors import BrokerError, ConfigError
+from streamlearn.runtime.connection import connect
 from streamlearn.topics import TopicSpec
 
 TIMEOUT_S = 10.0
-_NOT_REACHABLE = {
-    KafkaError._ALL_BROKERS_DOWN,
-    KafkaError._RESOLVE,
-    KafkaError._AUTHENTICATION,
-    KafkaError._SSL,
-}
 
 
 class Difference(StrEnum):
@@ -55,28 +49,6 @@ class TopicDiff:
     def __str__(self) -> str:
         what = self.key or self.kind
         return f"{self.topic}: {what} is {self.found}, should be {self.wanted}"
-
-
-def connect(kafka: KafkaConfig) -> AdminClient:
-    """A client whose broker has answered; BrokerError when none listens, or within 10 s."""
-    refused: list[KafkaError] = []
-    settings: dict[str, Any] = dict(kafka.client_settings())
-    settings |= {"log_level": 0, "error_cb": refused.append}  # what goes wrong is raised
-    client = AdminClient(settings)
-    deadline = time.monotonic() + TIMEOUT_S
-    while True:
-        try:
-            client.list_topics(timeout=1.0)
-            return client
-        except KafkaException as error:
-            client.poll(0)  # calls error_cb
-            down = any(e.code() in _NOT_REACHABLE for e in refused)
-            if down or time.monotonic() > deadline:
-                why = refused[0].str() if refused else error.args[0].str()
-                raise BrokerError(
-                    f"no Kafka broker answers at {kafka.bootstrap} ({why}); start one with "
-                    "`streamlearn broker`, or set STREAMLEARN_BOOTSTRAP to where yours listens"
-                ) from None
 
 
 def diff(kafka: KafkaConfig, specs: Iterable[TopicSpec]) -> list[TopicDiff]:

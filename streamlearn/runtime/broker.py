@@ -20,11 +20,13 @@ from typing import IO
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
+from streamlearn.config import KafkaConfig
 from streamlearn.errors import BrokerError
 from streamlearn.runtime import kafka_launch
 from streamlearn.runtime.child import ChildProcess
 from streamlearn.runtime.kafka_jars import DEFAULT_CACHE
 from streamlearn.runtime.kafka_launch import HOST, Node
+from streamlearn.runtime.secure_folder import ROOT, SecureFolder
 
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 10.0
@@ -35,6 +37,7 @@ class LocalBroker(AbstractContextManager["LocalBroker"]):
     """A broker that runs as long as the `with` block, and never longer than this process.
 
     `port` 0 picks a free one; `data_dir` None is a temporary folder that goes away afterwards.
+    `secure` takes users with passwords over TLS only, and keeps its data in its own folder.
     The same data folder and port come back with restart(), so clients only see it away.
     Enter it from a thread that lives as long as the broker: on Linux the child is told to die
     with the thread that started it.
@@ -50,14 +53,16 @@ class LocalBroker(AbstractContextManager["LocalBroker"]):
         data_dir: Path | None = None,
         cache_dir: Path = DEFAULT_CACHE,
         heap: str = "512m",
+        secure: SecureFolder | None = None,
         on_progress: Callable[[str], None] | None = None,
     ) -> None:
         self.port = port
-        self.data_dir = data_dir
+        self.data_dir = data_dir if data_dir is not None or secure is None else secure.data_dir
+        self.secure = secure
         self.cache_dir = cache_dir
         self.heap = heap
         self._on_progress = on_progress or (lambda message: None)
-        self._controller_port = 0
+        self._controller_port = self._internal_port = 0
         self._temporary: tempfile.TemporaryDirectory[str] | None = None
         self._ownership: IO[str] | None = None
         self._node: Node | None = None
@@ -68,6 +73,18 @@ class LocalBroker(AbstractContextManager["LocalBroker"]):
     def bootstrap(self) -> str:
         """host:port for clients."""
         return f"{HOST}:{self.port}"
+
+    @property
+    def kafka(self) -> KafkaConfig:
+        """How clients reach it; a secured one: as root, who may do everything."""
+        if self.secure is None:
+            return KafkaConfig(bootstrap=self.bootstrap)
+        return self.secure.kafka(ROOT, self.bootstrap)
+
+    @property
+    def internal(self) -> str:
+        """host:port of a secured one for programs with a certificate of its authority."""
+        return f"{HOST}:{self._internal_port}"
 
     @property
     def pid(self) -> int | None:
@@ -105,6 +122,9 @@ class LocalBroker(AbstractContextManager["LocalBroker"]):
                 f"there: STREAMLEARN_BOOTSTRAP={HOST}:{self.port}"
             )
         self._controller_port = self._controller_port or free_port()
+        if self.secure is not None:
+            self.secure.prepare()
+            self._internal_port = self._internal_port or free_port()
         if self.data_dir is None:
             _sweep()
             self._temporary = tempfile.TemporaryDirectory(prefix=_SCRATCH)
@@ -154,7 +174,11 @@ class LocalBroker(AbstractContextManager["LocalBroker"]):
     def _launch(self, data_dir: Path) -> None:
         folder = data_dir.resolve()
         folder.mkdir(parents=True, exist_ok=True)
-        self._node = Node(self.port, self._controller_port, folder, self.heap)
+        self._node = Node(
+            *(self.port, self._controller_port, folder, self.heap),
+            secure=self.secure,
+            internal_port=self._internal_port,
+        )
         self._command = kafka_launch.command(self._node, self.cache_dir, self._on_progress)
         self._on_progress("starting Kafka")
         self._child = ChildProcess("kafka", self._command, env=None, log_file=self.log_file)
@@ -172,7 +196,7 @@ class LocalBroker(AbstractContextManager["LocalBroker"]):
         while time.monotonic() < deadline:
             if self.pid is None:
                 raise BrokerError(f"Kafka ended while starting:\n{self.log_tail()}")
-            if _listening(self.port) and _answers(self.bootstrap):
+            if _listening(self.port) and _answers(self.kafka):
                 return
             time.sleep(0.05)
         raise BrokerError(
@@ -226,8 +250,8 @@ def _listening(port: int) -> bool:
         return probe.connect_ex((HOST, port)) == 0
 
 
-def _answers(bootstrap: str) -> bool:
-    client = AdminClient({"bootstrap.servers": bootstrap, "log_level": 0})
+def _answers(kafka: KafkaConfig) -> bool:
+    client = AdminClient({**kafka.client_settings(), "log_level": 0})
     try:
         return bool(client.list_topics(timeout=2.0).brokers)
     except KafkaException:

@@ -23,6 +23,7 @@ from streamlearn import topics
 from streamlearn.config import FeederConfig, KafkaConfig, TopicsConfig
 from streamlearn.core.records import Frame
 from streamlearn.errors import BrokerError, FrameError, InputError, StreamlearnError
+from streamlearn.runtime.connection import Refusals, answer, no_topics
 from streamlearn.runtime.framing import FrameBuilder, events_of, frame_of_one, seconds
 from streamlearn.wire import event_codec
 from streamlearn.wire.cloud_events import stream_of_key
@@ -82,22 +83,27 @@ class Feeder(AbstractContextManager["Feeder"]):
         self._first_error: str | None = None
         self._closed = threading.Event()
         self._wake = threading.Condition(self._lock)
+        refusals = Refusals()
         self._producer = Producer(
             kafka.client_settings()
             | {
                 "acks": "all",
                 "enable.idempotence": True,
                 "partitioner": "murmur2_random",  # as Java's clients: a key, a partition
-                "compression.type": "none",  # the worker's client unpacks gzip only
+                "compression.type": "none",  # numbers hardly shrink
                 "linger.ms": 1,  # frames are batches already
                 "message.max.bytes": event_codec.MAX_FRAME_BYTES + (1 << 20),
                 "queue.buffering.max.kbytes": 256 * 1024,
                 "delivery.timeout.ms": int(delivery_timeout_s * 1000),
-                "error_cb": self._on_error,
+                "error_cb": refusals,
                 "log_level": 0,
             }
         )
-        self._check_topic(connect_timeout_s or CONNECT_TIMEOUT_S)
+        found = answer(
+            self._producer, kafka, refusals, timeout_s=connect_timeout_s or CONNECT_TIMEOUT_S
+        )
+        if self._topic not in found.topics:
+            raise no_topics(kafka, [self._topic])
         self._thread = threading.Thread(target=self._linger, name="feeder", daemon=True)
         self._thread.start()
         # Arrow imports what it can when it first encodes, which is slow, and at exit too late.
@@ -232,21 +238,6 @@ class Feeder(AbstractContextManager["Feeder"]):
         if self._closed.is_set():
             raise BrokerError("this feeder is closed; send inside its `with` block")
 
-    def _check_topic(self, timeout_s: float) -> None:
-        try:
-            found = self._producer.list_topics(timeout=timeout_s).topics
-        except KafkaException as error:
-            raise BrokerError(
-                f"no Kafka broker answers at {self._bootstrap} within {timeout_s:g} s "
-                f"({error.args[0].str()}); start one with `streamlearn broker`, or set "
-                "STREAMLEARN_BOOTSTRAP"
-            ) from None
-        if self._topic not in found:
-            raise BrokerError(
-                f"{self._bootstrap} has no topic {self._topic}; "
-                "make the topics with `streamlearn topics apply`"
-            )
-
     def _linger(self) -> None:
         """Release frames that are due, and serve delivery reports."""
         while not self._closed.is_set():
@@ -315,6 +306,3 @@ class Feeder(AbstractContextManager["Feeder"]):
                 return
             self._failed += n_events
             self._first_error = self._first_error or error.str()
-
-    def _on_error(self, error: KafkaError) -> None:
-        """librdkafka's notices (a broker went, came back): it retries by itself until delivery."""

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from streamlearn.errors import BrokerError, ConfigError
 from streamlearn.runtime.kafka_jars import DEFAULT_CACHE, jars, jars_folder, java
+from streamlearn.runtime.secure_folder import SecureFolder
 from streamlearn.shipped import shipped
 
 HOST = "127.0.0.1"
@@ -30,9 +31,25 @@ class Node:
     controller_port: int
     folder: Path  # absolute
     heap: str  # as for java -Xmx
+    secure: SecureFolder | None = None  # None: whoever reaches it may do everything
+    internal_port: int = 0  # of a secured one, for itself and programs with a certificate
 
     def settings(self, *, listen_on: str, data: Path) -> dict[str, str]:
         """What server.properties leaves open."""
+        if self.secure is not None:
+            ports = {
+                "CLIENTS": self.port,
+                "INTERNAL": self.internal_port,
+                "CONTROLLER": self.controller_port,
+            }
+            listeners = {name: f"{name}://{HOST}:{port}" for name, port in ports.items()}
+            return {
+                "listeners": ",".join(listeners.values()),
+                "advertised.listeners": f"{listeners['CLIENTS']},{listeners['INTERNAL']}",
+                "controller.quorum.voters": f"1@{HOST}:{self.controller_port}",
+                "log.dirs": str(data),
+                **self.secure.broker_properties(),
+            }
         return {
             "listeners": f"PLAINTEXT://{listen_on}:{self.port},"
             f"CONTROLLER://{listen_on}:{self.controller_port}",
@@ -56,8 +73,11 @@ def command(node: Node, cache_dir: Path, on_progress: Callable[[str], None]) -> 
     """
     if can_use_java(cache_dir):
         return _java_command(node, jars(cache_dir, on_progress))
-    if docker := shutil.which("docker"):
+    docker = shutil.which("docker")
+    if docker is not None and node.secure is None:
         return _docker_command(node, docker)
+    if docker is not None:
+        raise ConfigError("a secured local broker needs Java 17 with Maven; Docker runs others")
     raise ConfigError(
         "a local broker needs Java 17 with Maven, or Docker, and neither is on the PATH; "
         "install one, or set STREAMLEARN_BOOTSTRAP to a broker that runs"
@@ -73,12 +93,16 @@ def stop_command(node: Node, started: list[str], *, at_once: bool) -> list[str] 
 
 def _java_command(node: Node, libs: Path) -> list[str]:
     shared = (shipped("kafka") / "server.properties").read_text(encoding="utf-8")
+    if node.secure is not None:  # where a line comes twice, the last one counts
+        secure = shipped("kafka") / "secure" / "server.properties"
+        shared += secure.read_text(encoding="utf-8")
     own = node.settings(listen_on=HOST, data=node.folder / "log")
     properties = node.folder / "server.properties"
     lines = "\n".join(f"{key}={value}" for key, value in own.items())
     properties.write_text(f"{shared}\n{lines}\n", encoding="utf-8")
     if not (node.folder / "log" / "meta.properties").exists():
-        _format(node.folder, libs, properties)
+        users = None if node.secure is None else node.secure.new_users()
+        _format(node.folder, libs, properties, users)
     return [
         *(java(), QUICK_START, f"-Xmx{node.heap}", f"-Xms{node.heap}", "-cp", f"{libs}/*"),
         f"-Dlog4j2.configurationFile={shipped('kafka') / 'log4j2.properties'}",
@@ -86,12 +110,14 @@ def _java_command(node: Node, libs: Path) -> list[str]:
     ]
 
 
-def _format(folder: Path, libs: Path, properties: Path) -> None:
+def _format(folder: Path, libs: Path, properties: Path, users: str | None) -> None:
     # Kafka's form of an id: 22 characters, never a leading dash
     cluster = base64.urlsafe_b64encode(b"\0" + uuid.uuid4().bytes[1:]).decode().rstrip("=")
     tool = [java(), QUICK_START, "-cp", f"{libs}/*", "kafka.tools.StorageTool", "format"]
+    if users is not None:
+        tool.append("@/dev/stdin")  # passwords: not on the command line, which all may see
     done = subprocess.run(
-        [*tool, "-t", cluster, "-c", str(properties)], capture_output=True, text=True
+        [*tool, "-t", cluster, "-c", str(properties)], capture_output=True, text=True, input=users
     )
     if done.returncode != 0:
         raise BrokerError(

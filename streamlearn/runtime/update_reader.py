@@ -34,6 +34,7 @@ from streamlearn.errors import (
     StreamlearnError,
     UpdateError,
 )
+from streamlearn.runtime.connection import Refusals, answer, no_topics
 from streamlearn.runtime.replica import Replica, Stamp
 from streamlearn.wire import update_codec
 from streamlearn.wire.signing import Verifier
@@ -93,8 +94,9 @@ class UpdateReader:
         self._caught_up = threading.Event()
         self.error: Exception | None = None
         self.foreign: str | None = None  # the newest message that was refused as nobody's, and why
-        self._consumer = Consumer(consumer_settings(kafka))
-        self._partitions = self._partitions_of(self._updates, connect_timeout_s)
+        refusals = Refusals()
+        self._consumer = Consumer({**consumer_settings(kafka), "error_cb": refusals})
+        self._partitions = self._partitions_of(kafka, refusals, connect_timeout_s)
         self._reading: set[tuple[str, int]] = set()  # not at their end yet
         self._markers: dict[int, UpdateHeader] = {}  # partition to how far its snapshots reach
         self._partition_of: dict[str, int] = {}  # stream to partition
@@ -118,24 +120,16 @@ class UpdateReader:
         if self._thread is not threading.current_thread():
             self._thread.join()
 
-    def _partitions_of(self, topic: str, timeout_s: float) -> int:
+    def _partitions_of(self, kafka: KafkaConfig, refusals: Refusals, timeout_s: float) -> int:
         try:
-            found = self._consumer.list_topics(timeout=timeout_s).topics
-        except KafkaException as error:
+            found = answer(self._consumer, kafka, refusals, timeout_s=timeout_s).topics
+            missing = [t for t in (self._slow, self._snapshots, self._updates) if t not in found]
+            if missing:
+                raise no_topics(kafka, missing)
+        except BrokerError:
             self._consumer.close()
-            raise BrokerError(
-                f"no Kafka broker answers at {self._bootstrap} within {timeout_s:g} s "
-                f"({error.args[0].str()}); start one with `streamlearn broker`, or set "
-                "STREAMLEARN_BOOTSTRAP to where yours listens"
-            ) from None
-        missing = [t for t in (self._slow, self._snapshots, self._updates) if t not in found]
-        if missing:
-            self._consumer.close()
-            raise BrokerError(
-                f"{self._bootstrap} has no topic {', '.join(missing)}; "
-                "make the topics with `streamlearn topics apply`"
-            )
-        return len(found[topic].partitions)
+            raise
+        return len(found[self._updates].partitions)
 
     def _run(self) -> None:
         try:

@@ -18,7 +18,7 @@ from confluent_kafka.admin import AdminClient, NewPartitions
 from streamlearn import topics as topic_specs
 from streamlearn.config import KafkaConfig
 from streamlearn.errors import BrokerError, ConfigError
-from streamlearn.runtime import admin, kafka_jars, kafka_launch
+from streamlearn.runtime import admin, connection, kafka_jars, kafka_launch
 from streamlearn.runtime.broker import LocalBroker, free_port
 from streamlearn.runtime.kafka_launch import can_use_java
 from streamlearn.topics import Topics
@@ -90,7 +90,7 @@ def test_an_unknown_kafka_setting_is_named(kafka: KafkaConfig, topics: Topics) -
 
 def test_nobody_listening_is_said_with_the_remedy() -> None:
     with pytest.raises(BrokerError, match=r"no Kafka broker answers.*streamlearn broker"):
-        admin.connect(KafkaConfig(bootstrap=f"127.0.0.1:{free_port()}"))
+        connection.connect(KafkaConfig(bootstrap=f"127.0.0.1:{free_port()}"))
 
 
 def test_a_large_frame_passes(bootstrap: str, topics: Topics) -> None:
@@ -148,7 +148,7 @@ def test_the_broker_dies_with_the_process_that_started_it(
     with pytest.raises(ConfigError):  # the next one to start clears up first
         LocalBroker().start()
     assert not Path(folder).exists()
-    admin.connect(KafkaConfig(bootstrap=bootstrap))  # and leaves alone what is in use
+    connection.connect(KafkaConfig(bootstrap=bootstrap))  # and leaves alone what is in use
 
 
 def alive(process: psutil.Process) -> bool:
