@@ -276,7 +276,7 @@ def test_a_spread_that_moves_a_little_changes_nothing_until_it_moved_far() -> No
 def test_people_see_centres_counts_members_when_why_and_how_often() -> None:
     clusters = MicroClusters(capacity=2)
     x = np.array([[0.0], [10.0], [1.0], [0.4], [100.0]])
-    clusters.offer(x, np.zeros(5, np.int32), np.arange(5), 1000.0 + np.arange(5))
+    clusters.offer(x, np.zeros(5, np.int32), np.arange(5), np.arange(1000.0, 1005.0))
     seen = clusters.representatives(0)
     assert [r.count for r in seen] == [4, 1]  # 0, 1, .4 and 10 merged to let 100 in
     assert seen[0].centre[0] == pytest.approx(2.85)

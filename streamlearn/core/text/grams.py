@@ -132,14 +132,14 @@ def _count(
     n: int,
     kinds: NDArray[np.uint8],
     stop_words: NDArray[np.uint32],
-) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.float32]]:
+) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.float32]]:
     """CSR arrays; a row's columns come as found, unsorted. Segments come sorted by event."""
     count = np.zeros(BUCKETS, np.float32)
     touched = np.empty(BUCKETS, np.int32)
     # a code point starts at most four character grams, and ends at most four words and marks
     indices = np.empty(4 * len(codes) + 8, np.int32)
     counts = np.empty(4 * len(codes) + 8, np.float32)
-    indptr = np.zeros(n + 1, np.int64)
+    indptr = np.zeros(n + 1, np.int32)  # as indices, or SciPy widens both
     segment = 0
     filled = 0
     for event in range(n):

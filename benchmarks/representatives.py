@@ -1,0 +1,213 @@
+"""Micro-clusters against a uniform reservoir, and suggested labels against random ones.
+
+    python benchmarks/representatives.py MNIST.npz WATCH.npz [--seeds 3]
+
+Both npz hold X and y; WATCH also `subject` and `order`. One pass over 80 % of a shuffled stream in
+frames of 256; the rest is the test. What is kept at the end, and nothing else, trains each head:
+
+    means      nearest class mean, rows weighed by their counts
+    ridge      ridge on standardised rows and 500 random ReLU features, classes weighed alike
+    nearest    nearest kept row
+
+`recall` is the mean of the sample that a held-out slice trusts. Spread is over seeds. Labels: each
+person's events after 5, 10, 20 labels among the first 100, the ridge started from everyone else's
+statistics (prior) or from nothing.
+"""
+
+import argparse
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+from time import process_time
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streamlearn.core.microclusters import MicroClusters
+from streamlearn.core.modes import find_modes
+from streamlearn.core.recall import choose, held_out
+from streamlearn.core.reservoir import Kept, UniformReservoir, stream_key
+from streamlearn.core.suggest import suggest
+from streamlearn.core.threads import one_thread
+
+FRAME_EVENTS = 256
+BUDGETS = (5, 20)
+RANDOM_FEATURES = 500
+POOL, LABELS, DRAWS = 100, (5, 10, 20), 5
+PRIOR_EVENTS = 30.0  # that everyone else's statistics count for
+
+Rows = NDArray[np.float64]
+Codes = NDArray[np.int32]
+Head = Callable[[Kept, Rows, Rows], NDArray[np.int64]]
+
+
+def means(kept: Kept, test: Rows, scale: Rows) -> NDArray[np.int64]:
+    """Nearest class mean."""
+    classes = range(int(kept.codes.max()) + 1)
+    centres = np.stack(
+        [
+            np.average(kept.rows[kept.codes == c], axis=0, weights=kept.weights[kept.codes == c])
+            for c in classes
+        ]
+    )
+    return nearest_row(centres, test, scale)
+
+
+def nearest(kept: Kept, test: Rows, scale: Rows) -> NDArray[np.int64]:
+    """Class of the nearest kept row."""
+    return kept.codes[nearest_row(kept.rows, test, scale)].astype(np.int64)
+
+
+def nearest_row(rows: Rows, test: Rows, scale: Rows) -> NDArray[np.int64]:
+    """(n,) index of the nearest of `rows` (k, d)."""
+    a, b = test * scale, rows * scale
+    return np.asarray(((b**2).sum(axis=1) - 2 * a @ b.T).argmin(axis=1))
+
+
+def ridge(kept: Kept, test: Rows, scale: Rows) -> NDArray[np.int64]:
+    """Ridge on rows and random features, each class weighing as much as another."""
+    rng = np.random.default_rng(0)
+    d = test.shape[1]
+    into, bias = (
+        rng.normal(size=(d, RANDOM_FEATURES)) / np.sqrt(d),
+        rng.normal(size=RANDOM_FEATURES),
+    )
+    centre = test.mean(axis=0)
+
+    def features(rows: Rows) -> Rows:
+        z = (rows - centre) * scale
+        return np.hstack([np.maximum(z @ into + bias, 0.0), z, np.ones((len(z), 1))])
+
+    p = features(kept.rows)
+    weight = kept.weights / np.bincount(kept.codes, kept.weights)[kept.codes]
+    weight *= len(weight) / weight.sum()
+    targets = np.eye(int(kept.codes.max()) + 1)[kept.codes]
+    gram = (p * weight[:, None]).T @ p + np.eye(p.shape[1])
+    solved = np.linalg.solve(gram, (p * weight[:, None]).T @ targets)
+    return np.asarray((features(test) @ solved).argmax(axis=1))
+
+
+HEADS: dict[str, Head] = {"means": means, "ridge": ridge, "nearest": nearest}
+
+
+def compare(name: str, x: Rows, y: Codes, scale: Rows, seeds: int) -> None:
+    """Print one table: kept how, against heads and budgets."""
+    for budget in BUDGETS:
+        found: dict[tuple[str, str], list[float]] = defaultdict(list)
+        trusted: list[str] = []
+        rate: list[float] = []
+        modes: list[float] = []
+        for seed in range(seeds):
+            order = np.random.default_rng(seed).permutation(len(x))
+            train, test = np.split(order, [len(x) * 4 // 5])
+            clusters = MicroClusters(capacity=budget)
+            uniform = UniformReservoir(capacity=budget, key=stream_key(seed, name))
+            held = UniformReservoir(capacity=10, key=stream_key(seed, f"{name} held out"))
+            spent = 0.0
+            for start in range(0, len(train), FRAME_EVENTS):
+                event = np.arange(start, min(start + FRAME_EVENTS, len(train)))
+                rows, codes, time_s = x[train[event]], y[train[event]], event.astype(np.float64)
+                ask = held_out(event, key=seed)
+                kept_codes = np.where(ask, -1, codes).astype(np.int32)
+                held_codes = np.where(ask, codes, -1).astype(np.int32)
+                held.offer(rows, held_codes, event, time_s)
+                uniform.offer(rows, kept_codes, event, time_s)
+                began = process_time()
+                clusters.offer(rows, kept_codes, event, time_s, scale)
+                spent += process_time() - began
+            rate.append(len(train) / spent)
+            samples = {
+                "micro-clusters": clusters.kept(),
+                "their members": clusters.members(),
+                "uniform": uniform.kept(),
+            }
+            both = {k: samples[k] for k in ("micro-clusters", "uniform")}
+            trusted.append(choose(both, held.kept(), trusted="uniform", scale=scale))
+            modes.append(find_modes(clusters.kept(), clusters.variances(), scale).n_modes.mean())
+            for how, kept in [*samples.items(), ("recall", samples[trusted[-1]])]:
+                for head, predict in HEADS.items():
+                    right = predict(kept, x[test], scale) == y[test]
+                    found[how, head].append(float(right.mean()))
+        print(f"\n{name}, {budget} a class: {max(rate):,.0f} events/s, {np.mean(modes):.1f} modes")
+        print("| kept | " + " | ".join(HEADS) + " |\n|---|" + "---|" * len(HEADS))
+        for how in ("uniform", "their members", "micro-clusters", "recall"):
+            cells = [f"{np.mean(v):.3f} +- {np.std(v):.3f}" for h in HEADS for v in [found[how, h]]]
+            print(f"| {how} | " + " | ".join(cells) + " |")
+
+
+def ask(x: Rows, y: Codes, person: NDArray[np.int64], seeds: int) -> None:
+    """Print accuracy after a few labels, suggested against random."""
+    found: dict[tuple[str, int, str], list[float]] = defaultdict(list)
+    for seed in range(seeds):
+        rng = np.random.default_rng(seed)
+        into = rng.normal(size=(x.shape[1], 200)) / np.sqrt(x.shape[1])
+        bias = rng.normal(size=200)
+        for one in np.unique(person):
+            others = person != one
+            z = np.clip((x - x[others].mean(axis=0)) / x[others].std(axis=0), -5, 5)
+            p = np.hstack([np.maximum(z @ into + bias, 0), z, np.ones((len(z), 1))])
+            own = rng.permutation(np.flatnonzero(~others))
+            gram = p[others].T @ p[others] / others.sum()
+            cross = p[others].T @ np.eye(7)[y[others]] / others.sum()
+            first = np.linalg.solve(300 * gram + np.eye(len(gram)), 300 * cross)
+            for start, tau in (("prior", PRIOR_EVENTS), ("nothing", 0.0)):
+                one_person(
+                    found, start, z, p, y, own, tau * gram + np.eye(len(gram)), tau > 0, first, rng
+                )
+    print("\nwatch, a new person, accuracy after n labels")
+    print("| from | n | random | suggested |\n|---|---|---|---|")
+    for start in ("prior", "nothing"):
+        for n in LABELS:
+            chance, chosen = (np.mean(found[start, n, how]) for how in ("random", "suggested"))
+            print(f"| {start} | {n} | {chance:.3f} | {chosen:.3f} ({chosen - chance:+.3f}) |")
+
+
+def one_person(
+    found: dict[tuple[str, int, str], list[float]],
+    start: str,
+    z: Rows,
+    p: Rows,
+    y: Codes,
+    own: NDArray[np.int64],
+    gram: Rows,
+    prior: bool,
+    first: Rows,
+    rng: np.random.Generator,
+) -> None:
+    """One person's pool of events, asked by chance and as suggested."""
+    pool, test = own[:POOL], own[POOL:]
+    cross = gram @ first if prior else np.zeros_like(first)
+
+    def accuracy(chosen: NDArray[np.int64]) -> float:
+        rows = p[chosen]
+        head = np.linalg.solve(gram + rows.T @ rows, cross + rows.T @ np.eye(7)[y[chosen]])
+        return float(((p[test] @ head).argmax(axis=1) == y[test]).mean())
+
+    scores = np.clip(p[pool] @ first, 0.01, None)
+    said = (scores / scores.sum(axis=1, keepdims=True)).astype(np.float32) if prior else None
+    for n in LABELS:
+        chance = [accuracy(rng.choice(pool, n, replace=False)) for _ in range(DRAWS)]
+        found[start, n, "random"].append(float(np.mean(chance)))
+        chosen = suggest(z[pool], n, probabilities=said)
+        found[start, n, "suggested"].append(accuracy(pool[chosen]))
+
+
+def main() -> None:
+    """Read the flags and the data, print all tables."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("mnist", type=Path)
+    parser.add_argument("watch", type=Path)
+    parser.add_argument("--seeds", type=int, default=3)
+    flags = parser.parse_args()
+    mnist, watch = np.load(flags.mnist), np.load(flags.watch)
+    x = mnist["X"].reshape(len(mnist["X"]), -1) / 255.0
+    order = watch["order"]
+    w, labels = watch["X"][order].astype(np.float64), watch["y"][order].astype(np.int32)
+    with one_thread():
+        compare("mnist", x, mnist["y"].astype(np.int32), np.ones(x.shape[1]), flags.seeds)
+        compare("watch", w, labels, 1 / w.std(axis=0), flags.seeds)
+        ask(w, labels, watch["subject"][order].astype(np.int64), flags.seeds)
+
+
+if __name__ == "__main__":
+    main()
