@@ -196,7 +196,9 @@ def run(config: Config) -> None:
     access.check(config.kafka, "worker", topics, config.worker.group)
     _check_topics(config, topics)
     key = keys.signer(config.worker.signing_key, prefix=config.topics.prefix)
-    own = keys.own_verifier(config.worker.signing_key, prefix=config.topics.prefix)
+    trusted = keys.trusted(
+        config.worker.signing_key, config.subscriber.public_keys, prefix=config.topics.prefix
+    )
     worker_id = f"{socket.gethostname()}-{os.getpid()}"
     folder = config.worker.state_dir / f"{config.topics.prefix}{config.worker.group}"
     folder.mkdir(parents=True, exist_ok=True)
@@ -218,7 +220,7 @@ def run(config: Config) -> None:
         clock=time.time,
         predictions=config.worker.predictions,
         signer=key,
-        verifier=own,
+        verifier=trusted,
     )
     log.info(
         "worker %s in group %s at %s, state in %s, metrics at %s",

@@ -83,11 +83,12 @@ def signer(path: Path | None, *, prefix: str) -> Signer | None:
         raise ConfigError(f"worker.signing_key {path}: {error}") from None
 
 
-def own_verifier(path: Path | None, *, prefix: str) -> Verifier | None:
-    """Accepts what was signed with worker.signing_key itself; None where that is not set."""
-    if path is None:
-        return None
-    return Verifier(signing.public_half(_read(path, "worker.signing_key")), scope=prefix)
+def trusted(
+    signing_key: Path | None, public_keys: Sequence[PublicKey], *, prefix: str
+) -> Verifier | None:
+    """Who may roll streams back: the signing key's owner and these keys'; None without keys."""
+    own = [] if signing_key is None else [signing.public_half(_read(signing_key, "signing key"))]
+    return verifier([*own, *public_keys], prefix=prefix)
 
 
 def verifier(keys: PublicKey | Sequence[PublicKey], *, prefix: str) -> Verifier | None:
