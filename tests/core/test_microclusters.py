@@ -9,9 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from streamlearn.core.microclusters import NEARER, RESCALE, MicroClusters, Why
+from streamlearn.core.microclusters import RESCALE, MicroClusters, Why
 from streamlearn.core.recall import HELD_OUT, choose, held_out, recall
 from streamlearn.core.reservoir import Kept, Representatives, UniformReservoir, stream_key
+from streamlearn.core.ward import NEARER
 from streamlearn.errors import ConfigError, StateError
 
 

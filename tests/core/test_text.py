@@ -18,7 +18,8 @@ from streamlearn.core.text import (
     hashed_grams,
     tokens,
 )
-from streamlearn.core.text.expert import ADMIT_AFTER, FIRST_ROWS
+from streamlearn.core.text.expert import FIRST_ROWS
+from streamlearn.core.text.table import ADMIT_AFTER
 from streamlearn.core.text.weights import PRIOR_OFF, STEP
 from streamlearn.errors import ConfigError, StateError
 

@@ -15,23 +15,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
 from streamlearn.core.text.grams import BUCKETS, STOP_WORDS, hashed_grams
 from streamlearn.core.text.replay import TextReplay
+from streamlearn.core.text.table import admit, largest, learn_rows
 from streamlearn.core.text.weights import (
     Texts,
     TextWeights,
     csr_parts,
     rarity_of,
     serve,
-    weigh,
 )
 from streamlearn.errors import ConfigError, StateError
 
-ADMIT_AFTER = 2  # texts; 1 learns as well and needs more rows, 4 loses .004
 FIRST_ROWS = 1024  # of a table; it doubles as it fills
 PRIOR_HALF_LIFE = 1000.0  # texts, of a class's frequency; 200 and for ever are as good
 
@@ -147,7 +145,7 @@ class TextExpert:
             order = order.reshape(2, -1).T.ravel()
         every_code = np.concatenate([new_codes, old_codes])
         indptr, indices, counts = csr_parts(grams)
-        _learn(
+        learn_rows(
             indptr,
             indices,
             counts,
@@ -186,12 +184,12 @@ class TextExpert:
         if self.n_rows >= self._most_rows() and n_free < self.n_rows // 16:
             self._evict(self.n_rows // 8)
         table = (self._seen, self._slots)
-        done = _admit(buckets, 0, *table, self._buckets, self._texts, False)
+        done = admit(buckets, 0, *table, self._buckets, self._texts, False)
         while done < len(buckets):
             full = self.n_rows >= self._most_rows()
             if not full:
                 self._compact(min(2 * self.n_rows, self._most_rows()))
-            done = _admit(buckets, done, *table, self._buckets, self._texts, full)
+            done = admit(buckets, done, *table, self._buckets, self._texts, full)
         rows = self._slots[buckets]
         rows = rows[rows >= 0]
         self._rarity[rows] = rarity_of(self._texts[rows])
@@ -209,7 +207,7 @@ class TextExpert:
         n_out = min(n_more - (self.n_rows - len(taken)), len(taken))
         if n_out <= 0:
             return
-        size = _largest(self._weights)[taken]
+        size = largest(self._weights)[taken]
         out = taken[np.argpartition(size, n_out - 1)[:n_out]]
         self._slots[self._buckets[out]] = -1
         self._seen[self._buckets[out]] = 0
@@ -279,88 +277,3 @@ class TextExpert:
         expert._served = np.zeros((n_rows, n_classes), np.int8)
         serve(taken, expert._buckets, expert._weights, expert._served)
         return expert
-
-
-@numba.njit(cache=True, nogil=True, error_model="numpy")
-def _learn(
-    indptr: NDArray[np.int64],
-    indices: NDArray[np.int32],
-    counts: NDArray[np.float32],
-    codes: NDArray[np.int32],
-    order: NDArray[np.int64],
-    slots: NDArray[np.int32],
-    rarity: NDArray[np.uint8],
-    n_texts: int,
-    weights: NDArray[np.float32],
-    touched: NDArray[np.bool_],
-    rate: np.float32,
-) -> None:
-    """A step of gradient for each event, in `order`; weights (R, C) move in place."""
-    n_classes = weights.shape[1]
-    rows = np.empty(len(slots), np.int32)
-    values = np.empty(len(slots), np.float32)
-    error = np.empty(n_classes, np.float32)
-    for i in order:
-        n = weigh(indptr, indices, counts, i, slots, rarity, n_texts, rows, values)
-        error[:] = 0.0
-        for k in range(n):
-            row = weights[rows[k]]
-            for c in range(n_classes):
-                error[c] += values[k] * row[c]
-        top = error.max()
-        total = np.float32(0.0)
-        for c in range(n_classes):
-            error[c] = np.exp(error[c] - top)
-            total += error[c]
-        for c in range(n_classes):
-            error[c] *= rate / total
-        error[codes[i]] -= rate  # rate * (softmax - onehot)
-        for k in range(n):
-            row = weights[rows[k]]
-            touched[rows[k]] = True
-            for c in range(n_classes):
-                row[c] -= values[k] * error[c]
-
-
-@numba.njit(cache=True, nogil=True, error_model="numpy")
-def _largest(weights: NDArray[np.float32]) -> NDArray[np.float32]:
-    """(R,) the largest weight of each row, either sign."""
-    largest = np.zeros(len(weights), np.float32)
-    for row in range(len(weights)):
-        for c in range(weights.shape[1]):
-            largest[row] = max(largest[row], abs(weights[row, c]))
-    return largest
-
-
-@numba.njit(cache=True, nogil=True, error_model="numpy")
-def _admit(
-    found: NDArray[np.int32],
-    start: int,
-    seen: NDArray[np.uint8],
-    slots: NDArray[np.int32],
-    buckets: NDArray[np.int32],
-    texts: NDArray[np.int32],
-    full: bool,
-) -> int:
-    """Count grams from `start` on; returns where it stopped for want of a free row.
-
-    Free rows are taken lowest first. `full`: go on without; such a gram is admitted later.
-    """
-    free = 0
-    for k in range(start, len(found)):
-        bucket = found[k]
-        row = slots[bucket]
-        if row >= 0:
-            texts[row] += 1
-        elif seen[bucket] + 1 < ADMIT_AFTER:
-            seen[bucket] += 1
-        else:
-            while free < len(buckets) and buckets[free] >= 0:
-                free += 1
-            if free < len(buckets):
-                slots[bucket] = free
-                buckets[free] = bucket
-                texts[free] = ADMIT_AFTER
-            elif not full:
-                return k
-    return len(found)
