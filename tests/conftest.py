@@ -19,13 +19,13 @@ from streamlearn.runtime.broker import LocalBroker
 from streamlearn.runtime.kafka_launch import can_use_java
 from streamlearn.topics import Topics
 
-FOR_TESTS = ("STREAMLEARN_BOOTSTRAP", "STREAMLEARN_SHARED_DATA")
+SHARED_DATA = os.environ.get("STREAMLEARN_SHARED_DATA")  # no setting of the product
 
 
 def pytest_configure() -> None:
     """Settings of the person who runs the tests must not change what is tested."""
     for name in list(os.environ):
-        if name.startswith("STREAMLEARN_") and name not in FOR_TESTS:
+        if name.startswith("STREAMLEARN_") and name != "STREAMLEARN_BOOTSTRAP":
             del os.environ[name]
 
 
@@ -33,7 +33,7 @@ def pytest_configure() -> None:
 def shared_data() -> Callable[[str], Path]:
     """Path of a file of the shared streams; skips, saying what is missing, where it is absent."""
     beside = Path(__file__).resolve().parents[2] / "shared" / "data"
-    folder = Path(os.environ.get("STREAMLEARN_SHARED_DATA", beside))
+    folder = Path(SHARED_DATA or beside)
 
     def find(name: str) -> Path:
         if not (folder / name).exists():
