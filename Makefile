@@ -4,6 +4,9 @@
 #   make test     all tests, doctests included; those with a broker start their own
 #   make check    format, lint, types, import contracts
 #   make bench    throughput and latency, as ratios to a raw consumer
+#   make bench-streams   memory and speed with 10 to 100,000 streams in one worker
+#   make chaos    kill workers and broker for MINUTES=30 while events flow; the verdict
+#   make soak     constant load for MINUTES=20: memory, handles, lag, latency and their slopes
 #   make setup    only the environment, in .venv
 #   make lock     the pins in requirements/ after pyproject.toml changed (ARGS=--upgrade: newest)
 #   make clean    remove what was built
@@ -14,7 +17,8 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check bench lock clean
+.PHONY: help setup demo test check bench bench-streams chaos soak lock clean
+MINUTES ?=
 
 NEW_ENOUGH := import sys; raise SystemExit(sys.version_info < (3, 11))
 PYTHON ?= $(shell for name in python3 python3.14 python3.13 python3.12 python3.11; do \
@@ -53,6 +57,15 @@ test: setup
 
 bench: setup
 	$(BIN)/python benchmarks/throughput.py $(ARGS)
+
+bench-streams: setup
+	$(BIN)/python benchmarks/streams.py $(ARGS)
+
+chaos: setup
+	$(BIN)/python -m tests.crash.chaos --minutes $(or $(MINUTES),30) $(ARGS)
+
+soak: setup
+	$(BIN)/python benchmarks/soak.py --minutes $(or $(MINUTES),20) $(ARGS)
 
 lock: setup
 	echo uv | $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
