@@ -159,9 +159,7 @@ def show(result: "Evaluation", inferred: "Inferred", console: Console) -> None:
     for line in inferred.lines():
         console.print(line, style="dim", markup=False, highlight=False)
     if inferred.of_kind(Kind.TEXT):
-        console.print(
-            "texts are told apart as wholes; their words are not learned from", style="dim"
-        )
+        console.print("texts are learned from word by word: the experts called text", style="dim")
     console.print()
     console.print(_figures(result))
     console.print(_experts(result))

@@ -5,7 +5,7 @@ the read-outs `serve` (for the stream's next events) and `keep` (for any event o
 learner and every subscriber predict through this one path, so their bits agree.
 
 The heads, in order: ridge on view a and on view b, each with every window, then softmax on the
-linear features with every rate.
+linear features with every rate; where there are texts, the two of text_head.
 """
 
 from collections.abc import Sequence
@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 
 from streamlearn.core.features import Layout, Projections, write_features
 from streamlearn.core.pool import N_MIXTURES, mix, mix_keep
+from streamlearn.core.text import Texts, TextWeights
+from streamlearn.core.text_head import keep_with_texts, write_text_scores
 
 Readout: TypeAlias = Literal["serve", "keep"]
 BLOCK = 32  # rows of one product where events are predicted on their own: see `alone`
@@ -41,6 +43,8 @@ class Experts:
     serve: NDArray[np.float64]  # (3,) of the mixtures
     keep: NDArray[np.float64]  # (windows,) of view a's heads
     n_classes: int
+    text: TextWeights | None = None  # None: the stream has no texts
+    text_share: float = 0.0  # of `keep`
 
     @property
     def n_heads(self) -> int:
@@ -66,8 +70,10 @@ class Experts:
             advance=recent_means is not None,
         )
 
-    def scores(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
-        """(n, K, C) of features (n, width)."""
+    def scores(
+        self, features: NDArray[np.float32], logs: NDArray[np.float32] | None = None
+    ) -> NDArray[np.float32]:
+        """(n, K, C) of features (n, width), and `logs` (n, C) of texts: see `text_logs`."""
         n, c = len(features), self.n_classes
         scores = np.empty((n, self.n_heads, c), np.float32)
         flat = scores.reshape(n, self.n_heads * c)
@@ -78,8 +84,14 @@ class Experts:
         logits -= logits.max(axis=2, keepdims=True)
         np.exp(logits, out=logits)
         logits /= logits.sum(axis=2, keepdims=True)
-        flat[:, l_start:] = logits.reshape(n, -1)
+        flat[:, l_start : l_start + len(self.softmax)] = logits.reshape(n, -1)
+        if logs is not None:
+            write_text_scores(logs, self.weights, scores)
         return scores
+
+    def text_logs(self, texts: Texts) -> NDArray[np.float32] | None:
+        """(n, C) log-probabilities by the events' texts; None where the stream has none."""
+        return None if self.text is None else self.text.predict(texts)
 
     def mix(self, scores: NDArray[np.float32]) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
         """The mixtures (n, 3, C) and what is served (n, C)."""
@@ -89,31 +101,53 @@ class Experts:
         mix(scores, self.weights, self.stack, self.serve, mixed, served)
         return mixed, served
 
-    def read(self, features: NDArray[np.float32], readout: Readout) -> NDArray[np.float32]:
+    def keep_numbers(self, scores: NDArray[np.float32]) -> NDArray[np.float32]:
+        """(n, C) what `keep` says without texts."""
+        return mix_keep(scores[:, : len(self.keep)], self.keep)
+
+    def read(
+        self,
+        features: NDArray[np.float32],
+        logs: NDArray[np.float32] | None,
+        readout: Readout,
+    ) -> NDArray[np.float32]:
         """(n, C) probabilities."""
         if self.n_classes == 0 or len(features) == 0:
             return np.zeros((len(features), self.n_classes), np.float32)
-        scores = self.scores(features)
+        scores = self.scores(features, logs)
         if readout == "serve":
             return self.mix(scores)[1]
-        return mix_keep(scores[:, : len(self.keep)], self.keep)
+        kept = self.keep_numbers(scores)
+        return kept if logs is None else keep_with_texts(kept, scores, self.text_share)
 
-    def sequence(self, rows: NDArray[np.float64], readout: Readout) -> NDArray[np.float32]:
-        """(n, C) for rows that are the stream's next events, one after the other. No trace."""
-        return self.read(self.features(rows, self.recent_means.copy()), readout)
+    def sequence(
+        self, rows: NDArray[np.float64], texts: Texts, readout: Readout
+    ) -> NDArray[np.float32]:
+        """(n, C) for events that are the stream's next, one after the other. No trace."""
+        features = self.features(rows, self.recent_means.copy())
+        return self.read(features, self.text_logs(texts), readout)
 
-    def alone(self, rows: NDArray[np.float64], readout: Readout) -> NDArray[np.float32]:
-        """(n, C) for rows each of which is asked about as the next event. No trace.
+    def alone(
+        self, rows: NDArray[np.float64], texts: Texts, readout: Readout
+    ) -> NDArray[np.float32]:
+        """(n, C) for events each of which is asked about as the next one. No trace.
 
         Always in blocks of BLOCK rows, the last one padded: a product's rounding follows its
-        shape, so a row's bits don't depend on how many others are asked about.
+        shape, so a row's bits don't depend on how many others are asked about. Texts are read one
+        by one.
         """
         n = len(rows)
-        padded = np.zeros((-(-n // BLOCK) * BLOCK, rows.shape[1]))
+        n_padded = -(-n // BLOCK) * BLOCK
+        padded = np.zeros((n_padded, rows.shape[1]))
         padded[:n] = rows
+        logs = self.text_logs(texts)
+        if logs is not None:
+            logs = np.pad(logs, ((0, n_padded - n), (0, 0)))
         parts = [np.empty((0, self.n_classes), np.float32)]
-        for start in range(0, len(padded), BLOCK):
-            parts.append(self.read(self.features(padded[start : start + BLOCK]), readout))
+        for start in range(0, n_padded, BLOCK):
+            block = slice(start, start + BLOCK)
+            features = self.features(padded[block])
+            parts.append(self.read(features, None if logs is None else logs[block], readout))
         return np.concatenate(parts)[:n]
 
 

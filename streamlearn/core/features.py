@@ -93,7 +93,7 @@ def draw_slow(seed: int, n_random: int, n_half_lives: int, size: int) -> SlowWei
 class Layout:
     """Where the blocks of the feature matrix lie."""
 
-    n_random: int  # D
+    n_random: int  # D; 0 while there are no inputs, see `random_width`
     n_inputs: int  # d
     recent: tuple[int, ...]  # the r inputs compared with the recent past
     n_half_lives: int  # h
@@ -143,7 +143,8 @@ class Layout:
     def positions_in(self, grown: "Layout") -> NDArray[np.intp]:
         """(width,) where each of our columns lies in a layout with more inputs or classes."""
         r, r_grown = len(self.recent), len(grown.recent)
-        parts = [np.arange(self.new_start)]
+        d = self.n_random
+        parts = [np.arange(d), grown.n_random + np.arange(self.new_start - d)]
         parts += [grown.new_start + k * r_grown + np.arange(r) for k in range(self.n_half_lives)]
         parts.append(grown.labels_start + np.arange(self.b_start - self.labels_start))
         parts.append(grown.b_start + np.arange(self.n_random))
@@ -167,6 +168,8 @@ def project(slow: SlowWeights, layout: Layout, scale: NDArray[np.float32]) -> Pr
 def _project(
     slow: SlowWeights, n_inputs: int, recent: tuple[int, ...], scale_bytes: bytes
 ) -> Projections:
+    if not n_inputs:
+        return Projections(*(np.zeros((1, 0), np.float32) for _ in "ab"))
     scale = np.frombuffer(scale_bytes, np.float32).reshape(2, n_inputs)
     weights_a, weights_b = slow.tensors["a/weights"], slow.tensors["b/weights"]
     chosen = np.array(recent, np.intp)
@@ -189,6 +192,11 @@ def input_scale(layout: Layout, n_new: int) -> NDArray[np.float32]:
 def rates_of(half_lives: Sequence[float]) -> NDArray[np.float64]:
     """(h,) step of the exponentially weighted means: what is left halves in a half-life."""
     return np.array([1.0 - 0.5 ** (1.0 / half_life) for half_life in half_lives])
+
+
+def random_width(n_random: int, n_inputs: int) -> int:
+    """D of a layout: without inputs random features would be constants, and dear."""
+    return n_random if n_inputs else 0
 
 
 def label_rows(n_classes: int) -> int:

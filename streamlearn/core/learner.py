@@ -5,9 +5,9 @@ is cut into steps of `step_events` events (a stream's first frame into shorter o
 step is tested with what was known before it, then learned:
 
 1 predict      scores of all heads, mixtures, what is served; the recent means move on
-2 grow         inputs (columns, missing flags, categories) and classes that the step brought
+2 grow         inputs (columns, missing flags, categories), texts and classes that the step brought
 3 score        prequential counts, drift
-4 learn        pool, softmax heads, ridge statistics and solves, label context, reservoir
+4 learn        pool, softmax heads, ridge statistics and solves, texts, label context, reservoir
 5 scale        means and spreads of the inputs, for the next step
 
 Only counts decide when something happens, and only (seed, stream, event count) draw: learning the
@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from streamlearn.core.census import Census
 from streamlearn.core.drift import DriftMonitor
 from streamlearn.core.mixture import Mixture, Tested, part
 from streamlearn.core.model import MODEL_FORMAT, Model
@@ -32,6 +33,8 @@ from streamlearn.core.records import Frame, Label
 from streamlearn.core.reservoir import UniformReservoir, stream_key
 from streamlearn.core.ridge import EAGER_EVENTS, window_name
 from streamlearn.core.settings import LearnerSettings
+from streamlearn.core.text import Texts
+from streamlearn.core.text_head import texts_of
 from streamlearn.core.threads import one_thread
 from streamlearn.errors import StateError
 
@@ -39,7 +42,7 @@ __all__ = ["LearnerState", "Outcome", "StreamLearner"]
 
 KEEP_EVENTS, KEEP_SHARE, KEEP_LONGEST = 256, 8, 2048  # labelled events between weighings of keep:
 # at least KEEP_EVENTS, then this part of the events so far, at most KEEP_LONGEST
-STATE_FORMAT = 1
+STATE_FORMAT = 2
 _UNSEEN = -2  # code of a label value that is no class yet
 
 
@@ -61,13 +64,14 @@ class StreamLearner:
         self.n_events = 0
         self.prequential = Prequential()
         self.drift = DriftMonitor()
-        self.reservoir = UniformReservoir(
-            capacity=settings.reservoir_per_class, key=stream_key(settings.seed, stream)
-        )
+        key = stream_key(settings.seed, stream)
+        self.reservoir = UniformReservoir(capacity=settings.reservoir_per_class, key=key)
         self._classes: dict[Label, int] = {}
+        self._census = Census()
         self._inputs = Inputs()
+        self._texts: tuple[str, ...] = ()  # columns that are read word by word
         self._standardiser = Standardiser()
-        self._mixture = Mixture(settings)
+        self._mixture = Mixture(settings, key)
         self._since_keep = 0  # labelled events since `keep` was weighed
         self._manifest: dict[str, Any] | None = None
 
@@ -93,7 +97,7 @@ class StreamLearner:
         base_version = self.version
         known = [self._classes.get(value, _UNSEEN) for value in frame.label_values]
         lookup = np.array([*known, -1], np.int32)  # the last is what code -1, unlabelled, finds
-        whole = None if self._asked_by(frame) else self._inputs.rows(frame)
+        whole = None if frame.texts or self._asked_by(frame) else self._inputs.rows(frame)
         steps: list[_Step] = []
         with one_thread():
             for start, stop in self._cuts(len(frame)):
@@ -121,25 +125,30 @@ class StreamLearner:
         self, step: Frame, rows: NDArray[np.float64] | None, lookup: NDArray[np.int32]
     ) -> _Step:
         """One step. `rows` None: it may bring new inputs; lookup: class of each label code."""
-        new_inputs = self._asked_by(step) if rows is None else ()
+        n_known, may_grow = len(self._inputs), rows is None
         if rows is None:
             rows = self._inputs.rows(step)
-        tested = self._mixture.test(rows)  # 1
+        tested = self._mixture.test(rows, texts_of(step, self._texts))  # 1
         predicted = np.full(len(step), -1, np.int32)
         if tested.served.shape[1]:
             predicted = tested.served.argmax(axis=1).astype(np.int32)
         codes, new_class = self._class_codes(step, lookup)
-        n_known = len(self._inputs)
         learned = tested
-        if new_inputs or new_class:  # 2
-            rows = self._take_inputs(new_inputs, step, rows)
+        grown = may_grow and self._take_inputs(step)  # 2
+        if grown or new_class:
+            rows = self._inputs.rows(step)
+            self._standardiser.update(rows, n_known, len(self._inputs))
+            self._publish_scale()
             self._mixture.grow(len(self._inputs), self._inputs.recent, len(self._classes))
+            if self._texts:
+                self._mixture.add_texts()
             learned = self._mixture.again(rows, tested)
             self._manifest = None
         score = self.prequential.update(codes, predicted)  # 3
         wrong = np.where(codes < 0, -1, predicted != codes).astype(np.int8)
         self.drift.update(wrong, rows[:, self._inputs.numbers], step.event_time_s)
-        kept_slots = self._learn(learned, rows, codes, step.event_time_s, new_class)  # 4
+        texts = texts_of(step, self._texts)
+        kept_slots = self._learn(learned, rows, codes, texts, step.event_time_s, new_class)  # 4
         self._standardiser.update(rows, 0, n_known)  # 5
         self._publish_scale()
         self.n_events += len(step)
@@ -160,19 +169,15 @@ class StreamLearner:
             lookup[code] = self._classes.setdefault(step.label_values[code], len(self._classes))
         return lookup[step.label_codes], True
 
-    def _take_inputs(
-        self, new_inputs: Sequence[Input], step: Frame, rows: NDArray[np.float64]
-    ) -> NDArray[np.float64]:
-        """Add inputs; their first scale is that of this step itself."""
-        if not new_inputs:
-            return rows
-        n_known = len(self._inputs)
-        self._inputs = self._inputs.grown(new_inputs)
-        rows = self._inputs.rows(step)
-        self._standardiser.grow(new_inputs, self.n_events)
-        self._standardiser.update(rows, n_known, len(self._inputs))
-        self._publish_scale()
-        return rows
+    def _take_inputs(self, step: Frame) -> bool:
+        """Whether the step brought inputs or texts; their first scale is that of this step."""
+        new = dict.fromkeys(self._asked_by(step), 0) | self._census.count(step, self._inputs)
+        n_known, texts = len(self._inputs), self._texts
+        if new:
+            self._inputs = self._inputs.grown(list(new))
+            self._standardiser.grow(self._inputs.inputs[n_known:], self.n_events, new)
+        self._texts = self._census.text_columns
+        return len(self._inputs) > n_known or self._texts != texts
 
     def _publish_scale(self) -> None:
         experts = self._mixture.experts
@@ -184,6 +189,7 @@ class StreamLearner:
         tested: Tested,
         rows: NDArray[np.float64],
         codes: NDArray[np.int32],
+        texts: Texts,
         event_time_s: NDArray[np.float64],
         new_class: bool,
     ) -> NDArray[np.int64]:
@@ -193,7 +199,9 @@ class StreamLearner:
         labelled = np.flatnonzero(codes >= 0)
         if len(labelled):
             chosen = None if len(labelled) == len(codes) else labelled
-            self._mixture.learn(tested, chosen, codes[labelled], new_class=new_class)
+            if chosen is not None:
+                texts = {n: [t[i] for i in chosen.tolist()] for n, t in texts.items()}
+            self._mixture.learn(tested, chosen, codes[labelled], texts, new_class=new_class)
             self._since_keep += len(labelled)
             n = self._mixture.n
             wait = min(max(KEEP_EVENTS, n // KEEP_SHARE), KEEP_LONGEST)
@@ -232,6 +240,7 @@ class StreamLearner:
             self._manifest = {
                 "format": MODEL_FORMAT,
                 "inputs": self._inputs.as_json(),
+                "texts": list(self._texts),
                 "classes": list(self._classes),
                 "settings": {
                     "random_features": settings.random_features,
@@ -239,6 +248,7 @@ class StreamLearner:
                     "label_decays": list(settings.label_decays),
                     "windows": [window_name(window) for window in settings.windows],
                     "softmax_rates": [f"{rate:g}" for rate in settings.softmax_rates],
+                    "stop_words": settings.stop_words,
                 },
             }
         tensors = self._mixture.tensors()
@@ -260,6 +270,7 @@ class StreamLearner:
             "n_events": self.n_events,
             "since_keep": self._since_keep,
             "inputs": self._inputs.as_json(),
+            "strings": self._census.as_json(),
             "classes": list(self._classes),
         }
         scale = self._standardiser
@@ -305,12 +316,16 @@ class StreamLearner:
         learner.version, learner.n_events = int(meta["version"]), int(meta["n_events"])
         learner._since_keep = int(meta["since_keep"])
         learner._inputs = Inputs.from_json(meta["inputs"])
+        learner._census = Census.from_json(meta["strings"])
+        learner._texts = learner._census.text_columns
         learner._classes = {label: code for code, label in enumerate(meta["classes"])}
         scale = learner._standardiser
         scale.count, scale.mean, scale.squares = (
             np.array(arrays[f"scale/{name}"], np.float64) for name in ("count", "mean", "squares")
         )
-        learner._mixture = Mixture.restore(settings, meta["mixture"], part(arrays, "mixture/"))
+        learner._mixture = Mixture.restore(
+            settings, learner._mixture.key, meta["mixture"], part(arrays, "mixture/")
+        )
         learner._publish_scale()
         learner.prequential = Prequential.restore(meta["prequential"], part(arrays, "prequential/"))
         learner.drift = DriftMonitor.restore(meta["drift"], part(arrays, "drift/"))
@@ -318,6 +333,8 @@ class StreamLearner:
         shapes = {len(learner._inputs), learner._mixture.experts.layout.n_inputs, len(scale.mean)}
         if len(shapes) != 1 or len(learner._classes) != learner._mixture.experts.n_classes:
             raise ValueError(f"inputs {sorted(shapes)}, classes {learner._classes}")
+        if bool(learner._texts) != (learner._mixture.text is not None):
+            raise ValueError(f"texts {learner._texts}")
         return learner
 
 

@@ -21,6 +21,7 @@ from streamlearn.core.features import (
     label_rows,
     move_labels,
     project,
+    random_width,
     rates_of,
     slow_size,
 )
@@ -28,6 +29,8 @@ from streamlearn.core.pool import Pool
 from streamlearn.core.ridge import EAGER_EVENTS, FLUSH_ROWS, RidgeView, window_name
 from streamlearn.core.settings import LearnerSettings
 from streamlearn.core.softmax import learn_softmax
+from streamlearn.core.text import Texts
+from streamlearn.core.text_head import FIRST_STACK, TEXT_HEADS, TextHead, widened, write_text_scores
 
 Pending = tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int32]]
 
@@ -54,9 +57,12 @@ def head_names(settings: LearnerSettings) -> tuple[str, ...]:
 class Mixture:
     """All heads of one stream and their pool, learning."""
 
-    def __init__(self, settings: LearnerSettings) -> None:
+    def __init__(self, settings: LearnerSettings, key: int) -> None:
+        """`key` stands for (seed, stream): what texts draw follows from it."""
         self.settings = settings
+        self.key = key
         self.heads = head_names(settings)
+        self.text: TextHead | None = None
         self.n = 0  # labelled events learned
         self.slow = self._draw_slow(0)
         self.scale = np.zeros((2, 0), np.float32)
@@ -78,7 +84,7 @@ class Mixture:
     def _first_experts(self) -> Experts:
         settings, empty = self.settings, np.zeros(0)
         h, k = len(settings.half_lives), len(settings.label_decays)
-        layout = Layout(settings.random_features, 0, (), h, 0, 1 + k)
+        layout = Layout(0, 0, (), h, 0, 1 + k)
         return Experts(
             layout=layout,
             projections=project(self.slow, layout, self.scale),
@@ -97,8 +103,8 @@ class Mixture:
             n_classes=0,
         )
 
-    def test(self, rows: NDArray[np.float64]) -> Tested:
-        """Predict rows (n, d) as the next events; the recent means move past them."""
+    def test(self, rows: NDArray[np.float64], texts: Texts) -> Tested:
+        """Predict rows (n, d) and texts as the next events; the recent means move past them."""
         experts = self.experts
         before = experts.recent_means.copy()
         features = experts.features(rows, experts.recent_means)
@@ -106,7 +112,7 @@ class Mixture:
             n, k = len(rows), len(self.heads)
             empty = np.zeros((n, 0), np.float32)
             return Tested(before, features, empty.reshape(n, k, 0), np.zeros((n, 3, 0)), empty, 0)
-        scores = experts.scores(features)
+        scores = experts.scores(features, experts.text_logs(texts))
         mixed, served = experts.mix(scores)
         return Tested(before, features, scores, mixed, served, experts.n_classes)
 
@@ -114,10 +120,9 @@ class Mixture:
         """Room for more inputs and classes; what was learned stays."""
         old, experts, settings = self.experts.layout, self.experts, self.settings
         self._flush()
-        h = old.n_half_lives
-        layout = Layout(
-            old.n_random, n_inputs, recent, h, label_rows(n_classes), old.n_label_features
-        )
+        h, k = old.n_half_lives, old.n_label_features
+        n_random = random_width(settings.random_features, n_inputs)
+        layout = Layout(n_random, n_inputs, recent, h, label_rows(n_classes), k)
         new_inputs = n_inputs - old.n_inputs
         if new_inputs:
             self.scale = np.concatenate([self.scale, input_scale(layout, new_inputs)], axis=1)
@@ -138,6 +143,22 @@ class Mixture:
         experts.layout, experts.n_classes = layout, n_classes
         experts.projections = project(self.slow, layout, self.scale)
         self._take_ridge_weights()
+        if self.text is not None:
+            self.text.grow(n_classes)
+            self._take_text()
+
+    def add_texts(self) -> None:
+        """The stream has texts from now on: two more heads."""
+        if self.text is None:
+            self.text = TextHead.new(self.settings, self.key)
+            self.text.grow(self.experts.n_classes)
+            self._add_text_heads()
+
+    def _add_text_heads(self) -> None:
+        self.heads = (*self.heads, *TEXT_HEADS)
+        self.pool.grow(FIRST_STACK)
+        self._take_pool()
+        self._take_text()
 
     def again(self, rows: NDArray[np.float64], tested: Tested) -> Tested:
         """The same step after `grow`: features of the new layout, and no score for new classes."""
@@ -151,28 +172,45 @@ class Mixture:
         return Tested(
             tested.recent_before,
             features,
-            np.pad(tested.scores, more),
+            self._scores_again(tested.scores),
             np.pad(tested.mixed, more),
             np.pad(tested.served, more[1:]),
             tested.n_classes,
         )
+
+    def _scores_again(self, scores: NDArray[np.float32]) -> NDArray[np.float32]:
+        n, n_heads, n_known = scores.shape
+        n_classes = self.experts.n_classes
+        if n_heads < len(self.heads):  # texts are new: they had nothing to say
+            scores = np.pad(scores, ((0, 0), (0, len(TEXT_HEADS)), (0, 0)))
+            asleep = np.zeros((n, n_known), np.float32)
+            write_text_scores(asleep, self.experts.weights, scores)
+        elif self.text is not None and n_known:
+            return widened(scores, n_classes)
+        return np.pad(scores, ((0, 0), (0, 0), (0, n_classes - n_known)))
 
     def learn(
         self,
         tested: Tested,
         labelled: NDArray[np.intp] | None,
         codes: NDArray[np.int32],
+        texts: Texts,
         *,
         new_class: bool,
     ) -> None:
-        """Learn the events `labelled` (None: all) of a tested step, of classes `codes` (m,)."""
+        """Learn the events `labelled` (None: all) of a tested step: classes `codes`, texts (m,)."""
         experts = self.experts
         features, scores, mixed = tested.features, tested.scores, tested.mixed
         if labelled is not None:
             features, scores, mixed = features[labelled], scores[labelled], mixed[labelled]
         if tested.n_classes:
             self.pool.learn(scores, mixed, codes)
-            experts.weights, experts.serve = self.pool.weights(), self.pool.serve()
+            self._take_pool()
+        if self.text is not None:
+            if tested.n_classes:
+                self.text.weigh(experts.keep_numbers(scores), scores, codes)
+            self.text.learn(texts, codes)
+            self._take_text()
         learn_softmax(features, experts.layout.n_random, codes, self._rates, experts.softmax)
         a = np.ascontiguousarray(features[:, experts.layout.a])
         b = np.ascontiguousarray(features[:, experts.layout.b])
@@ -204,6 +242,14 @@ class Mixture:
             self.ridge[1].learn(b, codes)
             self._pending = []
 
+    def _take_pool(self) -> None:
+        experts, pool = self.experts, self.pool
+        experts.weights, experts.stack, experts.serve = pool.weights(), pool.stack, pool.serve()
+
+    def _take_text(self) -> None:
+        if self.text is not None:
+            self.experts.text, self.experts.text_share = self.text.expert.view(), self.text.share
+
     def _take_ridge_weights(self) -> None:
         self.experts.ridge_a = stacked(self.ridge[0].weights)
         self.experts.ridge_b = stacked(self.ridge[1].weights)
@@ -224,7 +270,10 @@ class Mixture:
         }
         softmax = experts.softmax.reshape(len(self._rates), c, experts.layout.n_linear)
         ridge = [weights for view in self.ridge for weights in view.weights]
-        tensors |= dict(zip(self.heads, [*ridge, *softmax.copy()], strict=True))
+        n_numbers = len(ridge) + len(softmax)
+        tensors |= dict(zip(self.heads[:n_numbers], [*ridge, *softmax.copy()], strict=True))
+        if self.text is not None:
+            tensors |= self.text.tensors()
         return {name: tensor for name, tensor in tensors.items() if tensor.size}
 
     def state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
@@ -250,19 +299,31 @@ class Mixture:
             view_meta, view_arrays = view.state()
             meta["ridge"].append(view_meta)
             arrays |= {f"ridge/{name}/{key}": array for key, array in view_arrays.items()}
+        if self.text is not None:
+            meta["text"], text_arrays = self.text.state()
+            arrays |= {f"text/{key}": array for key, array in text_arrays.items()}
         return meta, arrays
 
     @classmethod
     def restore(
         cls,
         settings: LearnerSettings,
+        key: int,
         meta: Mapping[str, Any],
         arrays: Mapping[str, NDArray[Any]],
     ) -> "Mixture":
-        """Go on, to the bit, from what `state` gave. KeyError, ValueError where it doesn't fit."""
-        mixture = cls(settings)
+        """Go on, to the bit, from what `state` gave.
+
+        KeyError, ValueError, StateError where it doesn't fit.
+        """
+        mixture = cls(settings, key)
         n_inputs, n_classes = int(meta["n_inputs"]), int(meta["n_classes"])
         mixture.grow(n_inputs, tuple(meta["recent"]), n_classes)
+        if "text" in meta:
+            mixture.text = TextHead.restore(settings, meta["text"], part(arrays, "text/"))
+            if mixture.text.expert.n_classes != n_classes:
+                raise ValueError("its texts know other classes")
+            mixture._add_text_heads()
         mixture.n = int(meta["n"])
         if mixture.slow.hash != meta["slow"]:
             raise ValueError("its random matrices are not drawn by this version of numpy")
@@ -285,7 +346,7 @@ class Mixture:
         if len(codes):
             a, b = np.array(a, np.float32, order="C"), np.array(b, np.float32, order="C")
             mixture._pending = [(a, b, np.array(codes, np.int32))]
-        experts.weights, experts.serve = pool.weights(), pool.serve()
+        mixture._take_pool()
         mixture._take_ridge_weights()
         return mixture
 

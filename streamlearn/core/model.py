@@ -13,8 +13,11 @@ the same path and so with the same bits as the learner's own. Statistics that on
 | ridge/a/100 ... ridge/b/inf | (F, C) float32 | a head each |
 | softmax/0.005 ... | (C, F) float32 | a head each |
 | pool/weights, pool/stack, pool/serve, pool/keep | (K,), (2, K), (3,), (windows,) float64 | |
+| text/buckets, text/rarity, text/weights | (R,) int32, (R,) uint8, (R, C) int8 | a row a gram |
+| text/prior, text/n_texts, text/share | (C,) float32, (1,) int64, (1,) float64 | |
 
-Tensors without elements are left out. F, K: see features and experts.
+Tensors without elements are left out, text/... where the stream has no texts. F, K: see features
+and experts; R: core.text.
 """
 
 import hashlib
@@ -32,17 +35,20 @@ from streamlearn.core.features import (
     SlowWeights,
     label_rows,
     project,
+    random_width,
     rates_of,
     tensors_hash,
 )
 from streamlearn.core.preprocess import Inputs
 from streamlearn.core.records import Frame, Label
+from streamlearn.core.text import STOP_WORDS, Texts, TextWeights
+from streamlearn.core.text_head import TEXT_HEADS, texts_of
 from streamlearn.core.threads import one_thread
 from streamlearn.errors import FormatError
 
 __all__ = ["MODEL_FORMAT", "Model", "SlowWeights"]
 
-MODEL_FORMAT = 1
+MODEL_FORMAT = 2
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -71,8 +77,13 @@ class Model:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """Columns that the model reads, numbers and texts."""
-        return self._inputs().columns
+        """Columns that the model reads: numbers and categories, then texts."""
+        return tuple(dict.fromkeys((*self._inputs().columns, *self.text_columns)))
+
+    @property
+    def text_columns(self) -> tuple[str, ...]:
+        """Columns that it reads word by word."""
+        return tuple(self.manifest["texts"])
 
     @property
     def hash(self) -> str:
@@ -92,7 +103,7 @@ class Model:
         first label C is 0. Missing columns are missing values, unknown ones are ignored.
         """
         with one_thread():
-            return self._experts().sequence(self._inputs().rows(frame), readout)
+            return self._experts().sequence(*self._read(frame), readout)
 
     def predict_proba(self, frame: Frame, *, readout: Readout = "serve") -> NDArray[np.float32]:
         """(n, C) for each event on its own, as if it were the stream's next one.
@@ -100,7 +111,10 @@ class Model:
         Independent, to the bit, of the other events of the frame and of their order.
         """
         with one_thread():
-            return self._experts().alone(self._inputs().rows(frame), readout)
+            return self._experts().alone(*self._read(frame), readout)
+
+    def _read(self, frame: Frame) -> tuple[NDArray[np.float64], Texts]:
+        return self._inputs().rows(frame), texts_of(frame, self.text_columns)
 
     def _inputs(self) -> Inputs:
         if "inputs" not in self._cache:
@@ -114,7 +128,7 @@ class Model:
             self._check_format()
             try:
                 self._cache["experts"] = _build(self, self._inputs())
-            except (KeyError, ValueError, IndexError) as error:
+            except (KeyError, TypeError, ValueError, IndexError) as error:
                 raise FormatError(
                     f"model {self.stream!r} version {self.version} is not whole: {error}; "
                     "fetch its snapshot"
@@ -136,7 +150,7 @@ def _build(model: Model, inputs: Inputs) -> Experts:
     half_lives, decays = settings["half_lives"], settings["label_decays"]
     windows, softmax_rates = settings["windows"], settings["softmax_rates"]
     layout = Layout(
-        n_random=settings["random_features"],
+        n_random=random_width(settings["random_features"], d),
         n_inputs=d,
         recent=inputs.recent,
         n_half_lives=len(half_lives),
@@ -157,6 +171,17 @@ def _build(model: Model, inputs: Inputs) -> Experts:
         return stacked([get(name, (n_features, n_classes), np.float32) for name in names])
 
     n_heads = 2 * len(windows) + len(softmax_rates)
+    text, share = None, 0.0
+    if model.text_columns:
+        n_heads += len(TEXT_HEADS)
+        share = float(get("text/share", (1,))[0])
+    if model.text_columns and n_classes:
+        get("text/prior", (n_classes,), np.float32)
+        stop_words = settings["stop_words"]
+        if stop_words not in STOP_WORDS:
+            raise ValueError(f"no list of stop words is called {stop_words!r}")
+        copies = {name: tensors[name].copy() for name in tensors if name.startswith("text/")}
+        text = TextWeights.of(copies, stop_words=stop_words)
     shape = (n_classes, layout.n_linear)
     softmax = [get(f"softmax/{rate}", shape, np.float32) for rate in softmax_rates]
     return Experts(
@@ -175,4 +200,6 @@ def _build(model: Model, inputs: Inputs) -> Experts:
         serve=get("pool/serve", (3,)),
         keep=get("pool/keep", (len(windows),)),
         n_classes=n_classes,
+        text=text,
+        text_share=share,
     )

@@ -13,6 +13,8 @@ may give heads weights that add up to more than one, or less than none.
 `keep` mixes view a's ridge heads by their likelihood on the reservoir, so it doesn't forget.
 """
 
+from collections.abc import Sequence
+
 import numba
 import numpy as np
 from numpy.typing import NDArray
@@ -37,6 +39,13 @@ class Pool:
         self.stack = np.full((len(STACK_RATES), n_heads), STACK_SUM / n_heads)  # (2, K)
         self.mixtures = np.zeros(N_MIXTURES)  # (3,) discounted log-likelihood of M1..M3
         self.keep = np.full(n_keep, 1.0 / n_keep)  # (3,) weights of view a's heads
+
+    def grow(self, stack: Sequence[float]) -> None:
+        """More heads, with these weights in M2 and M3; in M1 they begin as the least likely."""
+        worst = np.full(len(stack), self.likelihood.min())
+        self.likelihood = np.concatenate([self.likelihood, worst])
+        more = np.tile(np.array(stack), (len(STACK_RATES), 1))
+        self.stack = np.concatenate([self.stack, more], axis=1)
 
     def weights(self) -> NDArray[np.float64]:
         """(K,) of the heads in M1."""

@@ -1,15 +1,15 @@
 """Stage 1, preprocess: a frame's columns become rows of numbers, and their scale is learned.
 
 In: frames, whose columns come and go. Out: rows (n, d) with one place for every input: a number
-column, a missing flag of it (from its first missing value on), a category of a text column.
+column, a missing flag of it (from its first missing value on), a category of a string column.
 Features, the next stage, standardises these rows with what `Standardiser` has learned so far.
 
 Inputs are only ever added, at the end, so what was learned about earlier ones stays as it is: an
 input that did not exist yet was at its mean, which standardised is 0.
-Images and long texts are not read here: encoders of their own turn them into inputs.
+What a string column holds is told by census; texts and images have experts of their own.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -20,8 +20,6 @@ from numpy.typing import NDArray
 from streamlearn.core.records import Frame
 
 MAX_INPUTS = 1024  # columns, flags and categories beyond it are ignored: memory grows with d^2
-MAX_CATEGORIES = 16  # of a text column; all later values are "other"
-MAX_CATEGORY_LENGTH = 64  # characters; longer texts are no categories
 LARGEST = 1e100  # numbers are clipped to it, so that their squares stay finite
 
 Places: TypeAlias = slice | list[int]
@@ -92,6 +90,10 @@ class Inputs:
         _clean(rows)
         return rows
 
+    def categories(self, column: str) -> Mapping[str, int]:
+        """Place of each value of a string column that is an input."""
+        return self._categories.get(column, {})
+
     def _write_categories(
         self,
         rows: NDArray[np.float64],
@@ -107,7 +109,7 @@ class Inputs:
                 rows[row, categories.get(text, other)] = 1.0
 
     def asked_by(self, frame: Frame, *, max_recent: int) -> tuple[Input, ...]:
-        """Inputs that this frame needs and that don't exist yet, in a fixed order."""
+        """Number inputs that this frame needs and that don't exist yet, in a fixed order."""
         new: list[Input] = []
         known = self._places
         fresh = [name for name in frame.columns if (NUMBER, name, "") not in known]
@@ -121,23 +123,11 @@ class Inputs:
             present = set(frame.columns)
             with_gaps += [name for name in self.number_names if name not in present]
         new += [Input(MISSING, c) for c in with_gaps if (MISSING, c, "") not in known]
-        for column, texts in frame.texts.items():
-            new += self._new_categories(column, texts)
-        return tuple(new[: MAX_INPUTS - len(self)])
-
-    def _new_categories(self, column: str, texts: Sequence[str | None]) -> list[Input]:
-        categories = self._categories.get(column)
-        new = [] if categories is not None else [Input(OTHER, column)]
-        categories = categories or {}
-        room = MAX_CATEGORIES - len(categories)
-        if room:
-            values = dict.fromkeys(t for t in texts if t is not None and t not in categories)
-            short = [value for value in values if len(value) <= MAX_CATEGORY_LENGTH]
-            new += [Input(CATEGORY, column, value) for value in short[:room]]
-        return new
+        return tuple(new)
 
     def grown(self, new: Sequence[Input]) -> "Inputs":
-        return Inputs((*self.inputs, *new))
+        """With new ones at the end, those beyond MAX_INPUTS left out."""
+        return Inputs((*self.inputs, *new)[:MAX_INPUTS])
 
 
 class Standardiser:
@@ -153,12 +143,14 @@ class Standardiser:
         self.mean: NDArray[np.float64] = np.zeros(0)  # (d,)
         self.squares: NDArray[np.float64] = np.zeros(0)  # (d,) sum of squared deviations
 
-    def grow(self, new: Sequence[Input], n_events: int) -> None:
-        """Room for new inputs: flags and categories were 0 in all events so far."""
+    def grow(self, new: Sequence[Input], n_events: int, ones: Mapping[Input, int]) -> None:
+        """Room for new inputs; flags and categories were 1 in `ones` events so far, else 0."""
         counts = [0.0 if i.kind == NUMBER else float(n_events) for i in new]
+        means = [ones.get(i, 0) / max(n_events, 1) for i in new]
+        spread = [ones.get(i, 0) * (1.0 - mean) for i, mean in zip(new, means, strict=True)]
         self.count = np.concatenate([self.count, counts])
-        self.mean = np.concatenate([self.mean, np.zeros(len(new))])
-        self.squares = np.concatenate([self.squares, np.zeros(len(new))])
+        self.mean = np.concatenate([self.mean, means])
+        self.squares = np.concatenate([self.squares, spread])
 
     def update(self, rows: NDArray[np.float64], first: int, last: int) -> None:
         """Learn inputs first..last from rows (n, d)."""

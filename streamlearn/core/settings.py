@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 from streamlearn.errors import ConfigError
 
+STOP_WORD_LISTS = ("keep", "english")  # core.text has them
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LearnerSettings:
@@ -22,6 +24,8 @@ class LearnerSettings:
     windows: tuple[float, ...] = (100.0, 1000.0, float("inf"))  # events, the heads' time scales
     softmax_rates: tuple[float, ...] = (0.005, 0.05)  # .02 and .1: elec2 at 256 .884, not .886
     reservoir_per_class: int = 20
+    stop_words: str = "keep"  # or "english": leave them out of texts (huffpost .672, .671)
+    text_weights: int = 1 << 21  # of texts' words, 5 bytes each; 2^20 loses .003 at 29 classes
 
     def __post_init__(self) -> None:
         """ConfigError where a learner could not run."""
@@ -31,6 +35,7 @@ class LearnerSettings:
             "random_features": (self.random_features, 1),
             "max_context_columns": (self.max_context_columns, 0),
             "reservoir_per_class": (self.reservoir_per_class, 1),
+            "text_weights": (self.text_weights, 1),
             "the shortest of half_lives": (min(self.half_lives, default=1.0), 1e-3),
             "the shortest of windows": (min(self.windows, default=0.0), 2.0),
             "the smallest of softmax_rates": (min(self.softmax_rates, default=0.0), 1e-6),
@@ -38,6 +43,11 @@ class LearnerSettings:
         for name, (value, limit) in least.items():
             if not value >= limit:
                 raise ConfigError(f"learner setting {name} is {value}; it must be {limit} or more")
+        if self.stop_words not in STOP_WORD_LISTS:
+            raise ConfigError(
+                f"learner setting stop_words is {self.stop_words!r}; choose one of "
+                f"{', '.join(STOP_WORD_LISTS)}"
+            )
         if not all(0.0 < decay < 1.0 for decay in self.label_decays):
             raise ConfigError(
                 f"learner setting label_decays is {self.label_decays}; each lies between 0 and 1"

@@ -32,7 +32,8 @@ class Update:
     slow_hash: str
     manifest: Mapping[str, Any] | None  # None: unchanged
     changed: Mapping[str, NDArray[Any]]  # whole tensors, new values
-    changed_rows: Mapping[str, tuple[NDArray[np.int32], NDArray[Any]]]  # (k,) rows, their values
+    # (k,) rows and their values; where values are (k,), places in the tensor laid flat
+    changed_rows: Mapping[str, tuple[NDArray[np.int32], NDArray[Any]]]
     removed: tuple[str, ...] = ()
 
     @property
@@ -62,13 +63,22 @@ def diff(published: Model | None, current: Model) -> Update:
         if before is None or before.shape != tensor.shape or before.dtype != tensor.dtype:
             changed[name] = tensor
             continue
-        rows = _rows_that_differ(before, tensor)
-        if len(rows) == 0:
+        if before is tensor:
             continue
-        if tensor.ndim and _sparse_is_smaller(len(rows), tensor):
+        differs = _differs(before, tensor)
+        n_differ = int(np.count_nonzero(differs))
+        if n_differ == 0:
+            continue
+        rows = np.flatnonzero(differs.any(axis=1)).astype(np.int32)
+        row_bytes = len(rows) * (_INDEX_BYTES + tensor.nbytes // len(differs))
+        place_bytes = n_differ * (_INDEX_BYTES + tensor.itemsize)
+        if tensor.ndim == 0 or min(row_bytes, place_bytes) + _ENTRY_BYTES >= tensor.nbytes:
+            changed[name] = tensor
+        elif row_bytes <= place_bytes:
             changed_rows[name] = (rows, tensor[rows])
         else:
-            changed[name] = tensor
+            places = np.flatnonzero(differs).astype(np.int32)
+            changed_rows[name] = (places, tensor.reshape(-1)[places])
     same_manifest = _canonical(published.manifest) == _canonical(current.manifest)
     return Update(
         stream=current.stream,
@@ -118,20 +128,16 @@ def apply(base: Model | None, update: Update, slow: SlowWeights) -> Model:
     return model
 
 
-def _rows_that_differ(before: NDArray[Any], after: NDArray[Any]) -> NDArray[np.int32]:
-    """(k,) rows of the first axis whose bits differ; a tensor without axes is one row."""
-    if before is after or after.nbytes == 0:
-        return np.empty(0, np.int32)
-    bits = f"u{after.itemsize}"  # as integers: NaN equals itself, -0.0 is not 0.0
+def _differs(before: NDArray[Any], after: NDArray[Any]) -> NDArray[np.bool_]:
+    """(rows, elements of a row) whose bits differ; a tensor without axes is one row."""
     n_rows = after.shape[0] if after.ndim else 1
+    if after.nbytes == 0:
+        return np.zeros((n_rows, 0), np.bool_)
+    bits = f"u{after.itemsize}"  # as integers: NaN equals itself, -0.0 is not 0.0
     old = np.ascontiguousarray(before).view(bits).reshape(n_rows, -1)
     new = np.ascontiguousarray(after).view(bits).reshape(n_rows, -1)
-    return np.flatnonzero((old != new).any(axis=1)).astype(np.int32)
-
-
-def _sparse_is_smaller(n_rows: int, tensor: NDArray[Any]) -> bool:
-    row_bytes = tensor.nbytes // len(tensor)
-    return n_rows * (_INDEX_BYTES + row_bytes) + _ENTRY_BYTES < tensor.nbytes
+    differs: NDArray[np.bool_] = old != new
+    return differs
 
 
 def _checked_base(base: Model | None, update: Update) -> Model:
@@ -158,23 +164,25 @@ def _with_rows(
     rows: NDArray[np.int32],
     values: NDArray[Any],
 ) -> NDArray[Any]:
+    laid_flat = tensor is not None and tensor.ndim > 1 and values.ndim == 1
+    target = tensor.reshape(-1) if tensor is not None and laid_flat else tensor
     fits = (
-        tensor is not None
-        and tensor.ndim > 0
+        target is not None
+        and target.ndim > 0
         and rows.ndim == 1
         and rows.dtype == np.int32
-        and values.dtype == tensor.dtype
-        and values.shape == (len(rows), *tensor.shape[1:])
-        and (len(rows) == 0 or (rows.min() >= 0 and rows.max() < len(tensor)))
+        and values.dtype == target.dtype
+        and values.shape == (len(rows), *target.shape[1:])
+        and (len(rows) == 0 or (rows.min() >= 0 and rows.max() < len(target)))
     )
-    if tensor is None or not fits:
+    if tensor is None or target is None or not fits:
         raise IntegrityError(
             f"{_named(update)} changes rows of {name!r} that its base doesn't have; "
             "fetch the snapshot"
         )
-    changed = tensor.copy()
+    changed = target.copy()
     changed[rows] = values
-    return changed
+    return changed.reshape(tensor.shape)
 
 
 def _canonical(manifest: Mapping[str, Any]) -> str:

@@ -75,7 +75,7 @@ def test_a_person_sees_the_figures_beside_their_baselines(
     assert "2 classes: " in done.out
     assert "600 of 600 events labelled" in done.out
     assert "number: temp" in done.out
-    assert "their words are not learned from" not in done.out
+    assert "word by word" not in done.out
 
 
 def test_json_is_the_last_line_and_equals_the_library(
@@ -131,6 +131,17 @@ def test_an_npz_needs_no_label(shared_data: Callable[[str], Path]) -> None:
     assert got["accuracy"] > 0.933
     assert got["no_change_delayed"] < 0.2
     assert len(got["classes"]) == 7
+
+
+def test_words_are_learned_from(
+    shared_data: Callable[[str], Path], run: Callable[..., Done]
+) -> None:
+    path = shared_data("huffpost_10k/data.csv.gz")
+    done = run(str(path), "--label", "label", "--step", "32")
+    assert done.code == 0, done.err
+    assert "text: title, text" in done.out and "word by word" in done.out
+    accuracy = float(done.out.split("accuracy")[1].split()[0])
+    assert accuracy >= 0.67
 
 
 def test_many_streams_and_classes_are_cut_short(tmp_path: Path) -> None:

@@ -129,7 +129,9 @@ learner = StreamLearner("s", LearnerSettings(random_features=200))
 for start in range(0, 1024, 256):
     x = rng.normal(size=(256, 32))
     y = (x[:, :3]).argmax(axis=1).astype(np.int32)
-    frame = Frame("s", tuple(map(str, range(32))), x, y, ("a", "b", "c"), np.arange(256.0))
+    texts = {"t": tuple(f"word {int(k)} of class {c}" for k, c in zip(x[:, 3] * 30, y))}
+    names = tuple(map(str, range(32)))
+    frame = Frame("s", names, x, y, ("a", "b", "c"), np.arange(256.0), texts=texts)
     served = learner.model().predict_next(frame)
     learner.learn(frame)
 sys.stdout.write(learner.model().hash + served.tobytes().hex()[:400])

@@ -5,7 +5,6 @@ import pytest
 
 from streamlearn.core.preprocess import (
     CATEGORY,
-    MAX_CATEGORIES,
     MAX_INPUTS,
     MISSING,
     NUMBER,
@@ -76,7 +75,7 @@ def test_huge_numbers_stay_finite() -> None:
     one = frame({"a": [1e308, -1e308, 1.0]})
     inputs = taken(Inputs(), one)
     scale = Standardiser()
-    scale.grow(inputs.inputs, 0)
+    scale.grow(inputs.inputs, 0, {})
     scale.update(inputs.rows(one), 0, 1)
     assert len(inputs) == 1 and np.isfinite([scale.mean, scale.squares]).all()
 
@@ -87,35 +86,16 @@ def test_more_columns_than_may_look_back_bring_no_recent_past() -> None:
     assert len(taken(Inputs(), many, max_recent=10).recent) == 10
 
 
-def test_categories_first_come_then_other_and_long_texts_are_none() -> None:
-    values: list[str | None] = [f"v{k}" for k in range(MAX_CATEGORIES + 2)]
-    one = frame({}, {"t": [*values, None, "x" * 100]})
-    inputs = taken(Inputs(), one)
-    assert inputs.inputs[0] == Input(OTHER, "t")
-    assert [i.value for i in inputs.inputs[1:]] == values[:MAX_CATEGORIES]
-    rows = inputs.rows(one)
-    assert rows[3].nonzero()[0].tolist() == [4]
-    assert rows[MAX_CATEGORIES].nonzero()[0].tolist() == [0]  # came too late: other
-    assert rows[-2].sum() == 0 and rows[-1].nonzero()[0].tolist() == [0]
-    assert inputs.asked_by(one, max_recent=64) == ()
-
-
-def test_categories_arrive_over_several_frames() -> None:
-    inputs = taken(Inputs(), frame({}, {"t": ["a", "b"]}))
-    later = frame({}, {"t": ["b", "c"]})
-    assert inputs.asked_by(later, max_recent=64) == (Input(CATEGORY, "t", "c"),)
-    assert inputs.rows(frame({"x": [0.0]})).tolist() == [[0, 0, 0]]  # the column is gone
-
-
 def test_inputs_are_bounded() -> None:
     many = frame({f"x{j}": [0.0] for j in range(MAX_INPUTS + 5)})
     inputs = taken(Inputs(), many)
     assert len(inputs) == MAX_INPUTS and inputs.rows(many).shape == (1, MAX_INPUTS)
-    assert inputs.asked_by(many, max_recent=64) == ()
+    assert taken(inputs, many).inputs == inputs.inputs
 
 
 def test_inputs_survive_json() -> None:
-    inputs = taken(Inputs(), frame({"a": [np.nan]}, {"t": ["x"]}))
+    strings = (Input(OTHER, "t"), Input(CATEGORY, "t", "x"))
+    inputs = taken(Inputs(), frame({"a": [np.nan]})).grown(strings)
     assert Inputs.from_json(inputs.as_json()).inputs == inputs.inputs
 
 
@@ -124,7 +104,7 @@ def test_scale_in_batches_equals_numpy_over_all_rows() -> None:
     rows = rng.normal(size=(500, 3)) * [1, 100, 1e-3] + [0, 1e6, 3]
     rows[rng.random(rows.shape) < 0.2] = np.nan
     scale = Standardiser()
-    scale.grow([Input(NUMBER, c) for c in "abc"], 0)
+    scale.grow([Input(NUMBER, c) for c in "abc"], 0, {})
     for start in range(0, 500, 7):
         scale.update(rows[start : start + 7], 0, 3)
     np.testing.assert_allclose(scale.mean, np.nanmean(rows, axis=0), rtol=1e-12)
@@ -133,13 +113,15 @@ def test_scale_in_batches_equals_numpy_over_all_rows() -> None:
 
 def test_a_constant_or_empty_input_keeps_its_unit() -> None:
     scale = Standardiser()
-    scale.grow([Input(NUMBER, "a"), Input(NUMBER, "b")], 0)
+    scale.grow([Input(NUMBER, "a"), Input(NUMBER, "b")], 0, {})
     scale.update(np.tile([0.1, np.nan], (1000, 1)), 0, 2)
     assert scale.inverse_std().tolist() == [1.0, 1.0]
 
 
-def test_a_flag_was_zero_in_all_events_before_it() -> None:
+def test_a_category_has_the_scale_of_all_events_before_it() -> None:
+    seen = np.array([0, 1, 0, 0, 1, 0, 0, 0, 1, 1.0])
     scale = Standardiser()
-    scale.grow([Input(MISSING, "a")], 99)
-    scale.update(np.ones((1, 1)), 0, 1)
-    assert scale.mean[0] == pytest.approx(0.01)
+    scale.grow([Input(CATEGORY, "t", "x")], 6, {Input(CATEGORY, "t", "x"): 2})
+    scale.update(seen[6:, None], 0, 1)
+    assert scale.mean[0] == pytest.approx(seen.mean())
+    assert 1 / scale.inverse_std()[0] == pytest.approx(seen.std())

@@ -97,6 +97,19 @@ def test_rows_are_sent_where_they_are_smaller() -> None:
     assert set(small.changed) == {"w"}, "a second entry would cost more than the rows save"
 
 
+def test_places_are_sent_where_rows_change_in_few_of_them() -> None:
+    table = np.random.default_rng(2).integers(-9, 9, (50, 6, 5)).astype(np.int8)
+    changed = table.copy()
+    changed[3, 1, 2] += 1
+    changed[49, 5, 4] += 1
+    published, current = model(1, w=table), model(2, w=changed)
+    update = diff(published, current)
+    places, values = update.changed_rows["w"]
+    assert places.tolist() == [3 * 30 + 7, 50 * 30 - 1] and places.dtype == np.int32
+    assert values.tolist() == [changed[3, 1, 2], changed[49, 5, 4]]
+    same(apply(published, update, SLOW), current)
+
+
 @pytest.mark.parametrize(
     ("before", "after"),
     [
@@ -176,6 +189,8 @@ TAMPERED: list[Mapping[str, Any]] = [
     {"changed_rows": {"w": (_ROWS, np.ones((1, 4), np.float32))}},
     {"changed_rows": {"w": (_ROWS.astype(np.int64), np.ones((1, 4)))}},
     {"changed_rows": {"w": (_ROWS.reshape(1, 1), np.ones((1, 4)))}},
+    {"changed_rows": {"w": (_ROWS + 99 * 4, np.ones(1))}},
+    {"changed_rows": {"w": (_ROWS - 2, np.ones(1))}},
     {"changed_rows": {"scalar": (_ROWS, np.ones(1))}},
     {"changed_rows": {"unknown": (_ROWS, np.ones((1, 4)))}},
 ]
