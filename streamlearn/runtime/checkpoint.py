@@ -4,14 +4,16 @@ Order of effects, for all partitions together:
 1 (done before) updates acknowledged
 2 the changed streams' states and reservoir rows in RocksDB, one write a partition
 3 a these states in the state topic, and the models in the snapshots topic, acknowledged
-  b the partition's marker, the snapshots' marker, tombstones of replaced states, acknowledged
+  b the partition's marker, the snapshots' marker, acknowledged
   c if anybody else wrote meanwhile, make sure that nobody has claimed the partition: LostError
-  d RocksDB remembers that the topic has them
+  d tombstones of the states that these replaced, acknowledged
+  e RocksDB remembers that the topic has them
 4 (agents) events up to the marker are acknowledged
 
 Each gap is safe: after 2 and within 3, streams are marked unsent in RocksDB, and the next
 checkpoint of whoever opens it sends them; on another disk the states before are still in the
-topic, and the events come again, since nothing was acknowledged.
+topic, and the events come again, since nothing was acknowledged. After c it does not matter how
+late d comes: whoever claims the partition from then on has read the states that replaced them.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -20,7 +22,7 @@ from dataclasses import dataclass
 from streamlearn.errors import StateError
 from streamlearn.runtime.hot_streams import HotStream, HotStreams
 from streamlearn.runtime.log import Log
-from streamlearn.runtime.partition import Partition, marker_keys, seal
+from streamlearn.runtime.partition import Partition, Written, marker_keys, seal
 from streamlearn.runtime.publisher import Acknowledged, Publisher
 from streamlearn.runtime.state_log import StateLog
 from streamlearn.topics import Topics
@@ -90,7 +92,7 @@ class Checkpoint:
         if not chosen:
             return {}
         for partition in chosen:  # 2
-            self._store(partition, sources.hot)
+            self._store(partition, sources)
         self._effect("rows written")
         for partition in chosen:  # 3 a
             self._send(partition, sources)
@@ -100,20 +102,38 @@ class Checkpoint:
             self._send_markers(partition, sources)
         ends = self._publisher.flush()
         self._effect("markers acknowledged")
-        for partition in chosen:  # 3 c, d
+        late = {}
+        for partition in chosen:  # 3 c
             place = self._state, partition.number
-            self._settle(partition, [states.get(place), ends.get(place)])
+            late[partition.number] = self._verify(partition, [states.get(place), ends.get(place)])
+        self._effect("ownership verified")
+        for partition in chosen:  # 3 d
+            self._send_tombstones(partition)
+        removed = self._publisher.flush()
+        self._effect("tombstones acknowledged")
+        for partition in chosen:  # 3 e
+            taken = removed.get((self._state, partition.number))
+            if taken is not None and taken.continues(partition.state_next):
+                partition.state_next = taken.last + 1
+            self._settle(partition, late[partition.number])
         self._effect("rows settled")
         return {p.number: p.covered for p in chosen}
 
-    def _store(self, partition: Partition, hot: HotStreams) -> None:
+    def _store(self, partition: Partition, sources: Sources) -> None:
         blobs = {}
-        for name in partition.dirty:
-            stream = hot.get(partition.number, name)
-            if stream is not None:  # else it was stored when it left memory
+        for name in sorted(partition.dirty):
+            stream = sources.hot.get(partition.number, name)
+            if stream is None and not self._in_epoch(partition, name):
+                stream = sources.warm(partition, name)  # sent as of an older epoch it were void
+            if stream is not None:
                 blobs[name] = encode(stream, partition.epoch)
-                hot.resize(stream, SIZE_FACTOR * len(blobs[name]))
+                sources.hot.resize(stream, SIZE_FACTOR * len(blobs[name]))
         partition.put_states(blobs)
+
+    def _in_epoch(self, partition: Partition, name: str) -> bool:
+        """Whether the stored state, from when the stream left memory, is of this epoch."""
+        blob = partition.blob(name)
+        return blob is not None and Written.of(blob).epoch == partition.epoch
 
     def _send(self, partition: Partition, sources: Sources) -> None:
         for name in sorted(partition.dirty):
@@ -137,15 +157,7 @@ class Checkpoint:
 
     def _send_markers(self, partition: Partition, sources: Sources) -> None:
         marker = self._marker(partition)
-        forgotten = [
-            key
-            for name, replaced in partition.garbage.items()
-            for state in sorted(replaced)
-            for key in state.keys(name)
-        ]
-        forgotten += [key for epoch in sorted(partition.old_epochs) for key in marker_keys(epoch)]
-        messages = [state_codec.seal_marker(marker), *state_codec.seal_tombstones(forgotten)]
-        self._send_all(self._state, partition, messages)
+        self._send_all(self._state, partition, [state_codec.seal_marker(marker)])
         header = UpdateHeader(
             kind=Kind.MARKER,
             epoch=partition.epoch,
@@ -159,33 +171,43 @@ class Checkpoint:
         )
         self._send_all(self._snapshots, partition, [snapshots_marker])
 
-    def _settle(self, partition: Partition, taken: list[Acknowledged | None]) -> None:
-        """The topic has it all, and nobody claimed the partition before that: remember it."""
-        marker = self._marker(partition)
-        names = set(partition.dirty)
-        partition.garbage.clear()
-        partition.old_epochs.clear()
-        late: set[str] = set()
+    def _verify(self, partition: Partition, taken: list[Acknowledged | None]) -> set[str]:
+        """LostError if another epoch began before our marker; else the streams to write again."""
         for acknowledged in taken:
             if acknowledged is not None and not acknowledged.continues(partition.state_next):
-                late = self._read_others(partition)
-                break
+                return self._read_others(partition)
             if acknowledged is not None:
                 partition.state_next = acknowledged.last + 1
-        partition.sent(names, marker)
-        partition.dirty = late
-        partition.covered = marker.covered_offset
+        return set()
 
     def _read_others(self, partition: Partition) -> set[str]:
-        """Somebody else wrote. LostError if by right; else the streams to write once more.
+        """Somebody else wrote: by right, or as a frozen old owner.
 
-        A frozen old owner's states are void, but its snapshots may have replaced ours.
+        An old owner's states are void, but its snapshots may have replaced ours.
         """
         reading = StateLog(partition, self._log, self._state)
         reading.read()
         if partition.fence > partition.epoch:
             raise LostError(partition)
         return {name for name in reading.void if partition.blob(name) is not None}
+
+    def _send_tombstones(self, partition: Partition) -> None:
+        forgotten = [
+            key
+            for name, replaced in partition.garbage.items()
+            for state in sorted(replaced)
+            for key in state.keys(name)
+        ]
+        forgotten += [key for epoch in sorted(partition.old_epochs) for key in marker_keys(epoch)]
+        self._send_all(self._state, partition, state_codec.seal_tombstones(forgotten))
+
+    def _settle(self, partition: Partition, late: set[str]) -> None:
+        marker = self._marker(partition)
+        partition.garbage.clear()
+        partition.old_epochs.clear()
+        partition.sent(partition.dirty, marker)
+        partition.dirty = late
+        partition.covered = marker.covered_offset
 
     def _marker(self, partition: Partition) -> PartitionMarker:
         return PartitionMarker(

@@ -62,6 +62,7 @@ class Restore:
         own = partition.marker()
         reading = StateLog(partition, self._log, self._state)
         reading.read()  # 2
+        self._effect("state topic read")
         claim = partition.epoch == 0 or partition.epoch != partition.fence
         stored = [] if own is None else [own]
         partition.old_epochs |= {marker.epoch for marker in stored} - {partition.epoch}

@@ -15,7 +15,6 @@ from streamlearn.wire.cloud_events import Headers
 from streamlearn.wire.state_codec import Forgotten, PartitionMarker, StateBlob, StateReader
 
 BATCH_BYTES = 16 << 20  # of states, written to the store at a time
-END = 1 << 62
 
 
 class StateLog:
@@ -38,10 +37,11 @@ class StateLog:
     def read(self) -> None:
         """Everything from where the store knows the topic to its end."""
         partition = self._partition
-        for record in self._log.read(self._topic, partition.number, partition.state_next, END):
+        _, end = self._log.watermarks(self._topic, partition.number)
+        for record in self._log.read(self._topic, partition.number, partition.state_next, end):
             self._take(record.key, record.value, record.headers)
-            partition.state_next = record.offset + 1
             self.records += 1
+        partition.state_next = end  # the last offsets may be gone, by compaction
         self._write()
         for name, alive in self._alive.items():
             replaced = alive - {self._newest_of(name)}

@@ -8,6 +8,19 @@ from streamlearn.testing import Crashed, CrashPoint, Interlude
 from tests.crash.world import Worker, World
 
 
+def begin(seed: int) -> World:
+    """A world with events that wait, and sometimes a past."""
+    world = World(seed)
+    world.feed(12)
+    if world.rng.random() < 0.5:  # the group's generations restart when it was empty for long
+        world.generation = 100
+        first = world.worker("an old disk")
+        first.own()
+        first.work(1)
+        world.generation = 0
+    return world
+
+
 def life(worker: Worker) -> None:
     """The same script for every worker: take over, learn and checkpoint, be fed in between."""
     worker.own()
@@ -20,6 +33,8 @@ def life(worker: Worker) -> None:
 
 def check(world: World) -> None:
     """On an empty disk, from the topics alone, the final models are the truth's."""
+    if world.rng.random() < 0.5:
+        world.kafka.compact("state")
     last = world.worker("an empty disk")
     last.own()
     assert last.finish() == world.final
@@ -40,8 +55,7 @@ def test_uninterrupted() -> None:
 def test_killed_after_each_effect(wiped: bool) -> None:
     seen: list[str] = []
     for gap in itertools.count(1):
-        world = World(gap)
-        world.feed(12)
+        world = begin(gap)
         worker = world.worker("disk", CrashPoint(gap))
         try:
             life(worker)
@@ -61,6 +75,7 @@ def test_killed_after_each_effect(wiped: bool) -> None:
         check(world)
     assert len(seen) > 20
     assert set(seen) == {
+        "state topic read",
         "epoch claimed",
         "slow weights acknowledged",
         "updates sent",
@@ -68,6 +83,8 @@ def test_killed_after_each_effect(wiped: bool) -> None:
         "rows written",
         "states acknowledged",
         "markers acknowledged",
+        "ownership verified",
+        "tombstones acknowledged",
         "rows settled",
         "acknowledged",
     }
@@ -76,8 +93,7 @@ def test_killed_after_each_effect(wiped: bool) -> None:
 @pytest.mark.parametrize("back", [False, True], ids=["another goes on", "it gets them back"])
 def test_frozen_after_each_effect_while_another_takes_over(back: bool) -> None:
     for gap in itertools.count(1):
-        world = World(1000 + gap)
-        world.feed(12)
+        world = begin(1000 + gap)
 
         def meanwhile(world: World = world) -> None:
             other = world.worker("another disk")

@@ -109,9 +109,11 @@ class World:
     def check_updates(self) -> Replica:
         """A subscriber that read everything: updates, snapshots, and the updates after a gap.
 
-        Every update and snapshot ever published has the truth's hash.
+        Every update and snapshot ever published has the truth's hash; an epoch begins with a
+        full one.
         """
         replica = Replica(clock=self.clock)
+        begun: set[tuple[str, int]] = set()  # stream and epoch
         for topic in ("slow", "updates", "snapshots", "updates"):
             role, assembler = ROLES[topic], update_codec.Assembler()
             for number in (0,) if topic == "slow" else PARTITIONS:
@@ -125,6 +127,9 @@ class World:
                     if received.update is not None:
                         update = received.update
                         assert update.result_hash == TRUTH.hash(update.stream, update.version)
+                        epoch = update.stream, received.header.epoch
+                        assert update.full or epoch in begun
+                        begun.add(epoch)
                         replica.offer(update, Stamp(received.header.epoch))
         return replica
 
@@ -139,6 +144,7 @@ class Worker:
         self.metrics = WorkerMetrics()
         self.generation = 0
         self._position: dict[int, int] = {}
+        self._lost = False
         self.trainer = Trainer(
             SETTINGS,
             TOPICS,
@@ -157,7 +163,7 @@ class Worker:
         self.world.generation += 1
         self.generation = self.world.generation
         self.trainer.own(partitions, self.generation)
-        self._position = {}
+        self._position, self._lost = {}, False
         if self.generation == self.world.generation:  # else the group has moved on: no events
             offsets = self.world.kafka.offsets
             self._position = {n: offsets.get(("events", n), 0) for n in partitions}
@@ -178,10 +184,12 @@ class Worker:
 
     def checkpoint(self) -> None:
         """A checkpoint and its acknowledgements, which the group refuses from an old owner."""
+        if self._lost:
+            return
         try:
             covered = self.trainer.checkpoint()
-        except LostError:  # it waits for its next turn
-            self._position = {}
+        except LostError:  # it waits for a rebalance
+            self._lost, self._position = True, {}
             return
         if self.generation == self.world.generation:
             for number, offset in covered.items():
