@@ -3,6 +3,7 @@
 The table names topics by their short names; here they get their prefix, and the group its name.
 """
 
+import time
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
@@ -27,6 +28,11 @@ from streamlearn.topics import NAMES, Topics
 
 TIMEOUT_S = 10.0
 GROUP_RIGHTS = {"": (), "look": (AclOperation.DESCRIBE,), "join": (AclOperation.READ,)}
+_BUSY = {
+    KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+    KafkaError.COORDINATOR_NOT_AVAILABLE,
+    KafkaError.NOT_COORDINATOR,
+}
 _MANAGE = (AclOperation.CREATE, AclOperation.ALTER_CONFIGS)
 _SEE = (AclOperation.DESCRIBE, AclOperation.DESCRIBE_CONFIGS)
 
@@ -136,32 +142,41 @@ def check(kafka: KafkaConfig, role: str, topics: Topics, group: str) -> None:
 
 def missing(kafka: KafkaConfig, role: str, topics: Topics, group: str) -> list[Right]:
     """The rights of a role that this user lacks, as the broker tells it. Without an authorizer:
-    none. Topics and groups that are not there, and may be asked for, are not looked at.
+    none. What is not there, and may be asked for, is not looked at.
     """
     client = connect(kafka)
-    allowed: dict[tuple[str, str], set[str] | None] = {}  # None: not there
-    wanted = rights(role, topics, group)
-    names = sorted({r.name for r in wanted if r.kind == "topic" and not r.prefixed})
-    if names:
-        answers: Mapping[str, Any] = client.describe_topics(
-            TopicCollection(names), include_authorized_operations=True, request_timeout=TIMEOUT_S
-        )
-        allowed |= {("topic", name): _operations(answers[name]) for name in names}
-    if any(r.kind == "group" for r in wanted):
-        allowed["group", group] = _group_operations(client, group)
+    answers: Mapping[str, Any] = client.describe_topics(
+        TopicCollection([spec.full_name for spec in topics]),
+        include_authorized_operations=True,
+        request_timeout=TIMEOUT_S,
+    )
+    allowed = {name: _operations(answer) for name, answer in answers.items()}
     lacking = []
-    for right in wanted:
-        operations = allowed.get((right.kind, right.name))
-        if operations is not None and right.operation not in operations:
+    for right in rights(role, topics, group):
+        if right.kind == "group":
+            places = [_group_operations(client, group)]
+        else:
+            places = [allowed[n] for n in allowed if right.prefixed or n == right.name]
+        if any(
+            operations is not None and right.operation not in operations for operations in places
+        ):
             lacking.append(right)
     return sorted(lacking)
 
 
 def _group_operations(client: AdminClient, group: str) -> set[str] | None:
-    answers = client.describe_consumer_groups(
-        [group], include_authorized_operations=True, request_timeout=TIMEOUT_S
-    )
-    return _operations(answers[group])
+    deadline = time.monotonic() + TIMEOUT_S
+    while True:
+        answers = client.describe_consumer_groups(
+            [group], include_authorized_operations=True, request_timeout=TIMEOUT_S
+        )
+        try:
+            answers[group].result()
+        except KafkaException as error:
+            if error.args[0].code() in _BUSY and time.monotonic() < deadline:
+                time.sleep(0.05)  # a broker that just started
+                continue
+        return _operations(answers[group])
 
 
 def _operations(answer: Any) -> set[str] | None:

@@ -81,10 +81,13 @@ def answer(
     and, if not `patient`, where nobody listens.
     """
     deadline = time.monotonic() + timeout_s
+    slice_s = 0.25  # a refusal is heard only between two tries; a slow network needs longer ones
     while True:
         try:
-            return client.list_topics(timeout=min(1.0, max(0.05, deadline - time.monotonic())))
+            left_s = max(0.05, deadline - time.monotonic())
+            return client.list_topics(timeout=min(slice_s, left_s))
         except KafkaException as error:
+            slice_s *= 2
             client.poll(0)  # calls error_cb
             final = refusals.first(_FOR_GOOD | (set() if patient else _NOBODY))
             if final is not None or time.monotonic() > deadline:
