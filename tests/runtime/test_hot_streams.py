@@ -1,0 +1,49 @@
+"""The memory budget."""
+
+from streamlearn.core.learner import StreamLearner
+from streamlearn.core.settings import LearnerSettings
+from streamlearn.runtime.hot_streams import HotStream, HotStreams
+
+
+def stream(name: str, size: int, partition: int = 0) -> HotStream:
+    settings = LearnerSettings(random_features=1)
+    return HotStream(partition, StreamLearner(name, settings), -1, None, size=size)
+
+
+def test_the_longest_unused_leave_first_and_only_through_on_evict() -> None:
+    left: list[str] = []
+    hot = HotStreams(100, lambda gone: left.append(gone.name))
+    for name in "abcd":
+        hot.add(stream(name, 30))
+    assert hot.bytes == 120 and left == []  # nobody leaves in the middle of a micro-batch
+    assert hot.get(0, "a") is not None
+    hot.make_room()
+    assert left == ["b"] and hot.bytes == 90 and hot.get(0, "b") is None
+
+
+def test_one_stream_always_fits() -> None:
+    hot = HotStreams(1, lambda gone: None)
+    hot.add(stream("a", 50))
+    hot.make_room()
+    assert len(hot) == 1
+
+
+def test_sizes_are_kept_up_to_date() -> None:
+    hot = HotStreams(100, lambda gone: None)
+    one = stream("a", 10)
+    hot.add(one)
+    hot.resize(one, 70)
+    assert hot.bytes == 70
+    hot.drop(0)
+    assert hot.bytes == 0 and len(hot) == 0
+
+
+def test_a_partition_is_dropped_without_storing() -> None:
+    left: list[str] = []
+    hot = HotStreams(100, lambda gone: left.append(gone.name))
+    for name, partition in (("a", 0), ("b", 0), ("a", 1)):
+        hot.add(stream(name, 10, partition))
+    hot.drop(0, {"b"})
+    assert hot.get(0, "b") is None and hot.get(0, "a") is not None
+    hot.drop(0)
+    assert [(s.partition, s.name) for s in hot] == [(1, "a")] and left == []
