@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -60,7 +61,8 @@ def replay(
     """Rebuild any past model of a stream from the events log alone, into a file.
 
     With the workers' learner settings the model is theirs, to the bit. Exits with 1 if it is not
-    what was published as that version; the file is written all the same.
+    what was published as that version, or where the log was cut and nothing proves that it is;
+    the file is written all the same.
     """
     from streamlearn.runtime.past import Past
     from streamlearn.runtime.replay import Until
@@ -100,7 +102,7 @@ def replay(
             "keep events longer (retention.ms of the events topic)",
             err=True,
         )
-    if proven is False:
+    if proven is False or (replayed.cut and not proven):
         raise typer.Exit(1)
 
 
@@ -148,13 +150,14 @@ def verify(
     elif not verdicts:
         typer.echo("nothing was published, or what was is no longer retained")
     else:
-        table = Table("stream", "partition", "versions", "same", "result", "")
+        table = Table("stream", "partition", "versions", "same", "result", box=box.SIMPLE)
         for v in verdicts:
-            versions = f"{v.published} of {v.first} to {v.last}"
-            table.add_row(
-                v.stream, str(v.partition), versions, str(v.same), v.result.value, v.detail
-            )
+            versions = f"{v.published} ({v.first} to {v.last})"
+            table.add_row(v.stream, str(v.partition), versions, str(v.same), v.result.value)
         Console().print(table)
+        for v in verdicts:
+            if v.detail:
+                typer.echo(f"{v.stream}: {v.detail}")
         _print_refused(refused, why)
     if not same:
         raise typer.Exit(1)
@@ -198,13 +201,15 @@ def history(
     if json:
         print(json_text.dumps({"stream": stream, "versions": rows}))
         return
-    table = Table(title=stream)
+    table = Table(title=stream, box=box.SIMPLE, padding=(0, 1, 0, 0))  # fits 80 columns
     for title in ("version", "epoch", "time (UTC)", "offset", "kind", "bytes", "accuracy", "hash"):
-        table.add_column(title, justify="left" if title in ("kind", "hash") else "right")
+        table.add_column(
+            title, justify="left" if title in ("kind", "hash") else "right", no_wrap=True
+        )
     for row in rows:
         table.add_row(
-            str(row["version"]), str(row["epoch"]), row["time"], str(row["offset"]),
-            row["kind"], str(row["bytes"]), _percent(row["accuracy"]), row["hash"][:12],
+            str(row["version"]), str(row["epoch"]), row["time"][:19], str(row["offset"]),
+            row["kind"], str(row["bytes"]), _percent(row["accuracy"]), row["hash"][:8],
         )  # fmt: skip
     Console().print(table if rows else f"no update of {stream} is retained; see `replay`")
     _print_refused(refused, why)
