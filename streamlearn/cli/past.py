@@ -201,7 +201,7 @@ def history(
     if json:
         print(json_text.dumps({"stream": stream, "versions": rows}))
         return
-    table = Table(title=stream, box=box.SIMPLE, padding=(0, 1, 0, 0))  # fits 80 columns
+    table = Table(title=stream, box=None, padding=(0, 1, 0, 0))  # fits 80 columns
     for title in ("version", "epoch", "time (UTC)", "offset", "kind", "bytes", "accuracy", "hash"):
         table.add_column(
             title, justify="left" if title in ("kind", "hash") else "right", no_wrap=True
