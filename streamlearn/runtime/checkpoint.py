@@ -57,7 +57,7 @@ class Sources:
     """What a checkpoint takes its content from."""
 
     hot: HotStreams
-    warm: Callable[[Partition, str], HotStream]  # brings a stream to memory if it is not there
+    visit: Callable[[Partition, str], HotStream]  # a stream, loaded if it is not in memory
     updates_next: Mapping[int, int]  # partition to the updates topic's offset after our last
 
 
@@ -123,11 +123,11 @@ class Checkpoint:
         blobs = {}
         for name in sorted(partition.dirty):
             stream = sources.hot.get(partition.number, name)
-            if stream is None and not self._in_epoch(partition, name):
-                stream = sources.warm(partition, name)  # sent as of an older epoch it were void
             if stream is not None:
                 blobs[name] = encode(stream, partition.epoch)
                 sources.hot.resize(stream, SIZE_FACTOR * len(blobs[name]))
+            elif not self._in_epoch(partition, name):  # sent as of an older epoch it were void
+                blobs[name] = encode(sources.visit(partition, name), partition.epoch)
         partition.put_states(blobs)
 
     def _in_epoch(self, partition: Partition, name: str) -> bool:
@@ -141,7 +141,7 @@ class Checkpoint:
             if blob is None:
                 raise StateError(f"partition {partition.number}: no state of {name!r} to send")
             self._send_all(self._state, partition, seal(name, blob))
-            stream = sources.warm(partition, name)
+            stream = sources.visit(partition, name)
             stream.slot = 1 - stream.slot
             snapshot = update_codec.encode_model(
                 stream.published or stream.learner.model(),

@@ -21,16 +21,16 @@ from streamlearn.core.learner import Outcome, StreamLearner
 from streamlearn.core.model import Model
 from streamlearn.core.records import Frame, Rejection
 from streamlearn.core.settings import LearnerSettings
-from streamlearn.core.update import diff
 from streamlearn.errors import FrameError
 from streamlearn.runtime.checkpoint import Checkpoint, LostError, Sources, encode
-from streamlearn.runtime.hot_streams import HotStream, HotStreams
+from streamlearn.runtime.hot_streams import HotStream, HotStreams, size_of
 from streamlearn.runtime.log import Log
 from streamlearn.runtime.logs import OURS
 from streamlearn.runtime.partition import Arrival, Partition
 from streamlearn.runtime.publisher import Publisher
 from streamlearn.runtime.restore import Restore
 from streamlearn.runtime.rollback import Rollbacks
+from streamlearn.runtime.updates import Place, Updates
 from streamlearn.stores.store import Store
 from streamlearn.telemetry.metrics import DRIFT_CODES, FrameScore, WorkerMetrics
 from streamlearn.topics import Topics
@@ -41,7 +41,6 @@ from streamlearn.wire import (
     metrics_codec,
     prediction_codec,
     rollback_codec,
-    update_codec,
 )
 from streamlearn.wire.cloud_events import stream_of_key
 from streamlearn.wire.signing import Signer, Verifier
@@ -91,10 +90,16 @@ class Trainer:
         )
         self._partitions: dict[int, Partition] = {}
         self._hot = HotStreams(memory_budget_bytes, self._evict)
-        self._slow_seen: set[str] = set()  # hashes of slow weights that we published
-        self._updates_next: dict[int, int] = {}
-        self._touched: dict[tuple[int, str], HotStream] = {}
-        self._waiting: list[float] = []  # timestamps of frames whose update is under way
+        self._updates = Updates(
+            topics,
+            publisher=publisher,
+            metrics=metrics,
+            clock=clock,
+            signer=signer,
+            effect=effect,
+        )
+        self._touched: dict[Place, HotStream] = {}  # changed since their last update
+        self._arrived_s: list[float] = []  # Kafka's times of the frames that changed them
 
     # --- ownership
 
@@ -121,7 +126,7 @@ class Trainer:
         self._hot.drop(number, set(found.newer))
         if found.claimed:
             self._announce(partition)
-        _, self._updates_next[number] = self._log.watermarks(self._names["updates"], number)
+        _, self._updates.next[number] = self._log.watermarks(self._names["updates"], number)
         seconds = time.perf_counter() - begun
         self._metrics.histogram("streamlearn_restore_seconds").observe(seconds)
         log.info(
@@ -154,7 +159,6 @@ class Trainer:
                     self._learn(partition, message)
                     partition.next_offset = message.offset + 1
         self._publish()
-        self._hot.make_room()
         self._metrics.gauge("streamlearn_hot_streams").set(len(self._hot))
         self._metrics.gauge("streamlearn_hot_bytes").set(self._hot.bytes)
 
@@ -195,7 +199,7 @@ class Trainer:
         stream.newest_record_s = message.timestamp_s
         partition.dirty.add(frame.stream)
         self._touched[partition.number, frame.stream] = stream
-        self._waiting.append(message.timestamp_s)
+        self._arrived_s.append(message.timestamp_s)
         self._keep(partition, frame, outcome)
         if self._predictions:
             self._tell(partition, message.offset, frame, outcome)
@@ -218,21 +222,23 @@ class Trainer:
         log.info("%s was rolled back: version %d has old values", stream.name, learner.version)
 
     def _stream(self, partition: Partition, name: str) -> HotStream:
-        """The stream in memory; loaded from the store, or new, if it is not there yet."""
-        stream = self._hot.get(partition.number, name)
-        if stream is None:
-            stored = partition.state(name)
-            if stored is None:
-                learner = StreamLearner(name, self._settings)
-                stream = HotStream(partition.number, learner, -1, None)
-            else:
-                learner = StreamLearner.restore(stored.state, self._settings)
-                offset = stored.source_offset
-                stream = HotStream(partition.number, learner, offset, None)
-                if name in partition.announced:  # all that it learned was published: go on there
-                    stream.published = learner.model()
+        """The stream in memory, to learn: loaded, or new, if it is not there yet."""
+        stream = self._visit(partition, name)
+        if self._hot.get(partition.number, name) is None:
             self._hot.add(stream)
         return stream
+
+    def _visit(self, partition: Partition, name: str) -> HotStream:
+        """The stream to look at; what is loaded only for that does not stay in memory."""
+        stream = self._hot.get(partition.number, name)
+        if stream is not None:
+            return stream
+        stored = partition.state(name)
+        if stored is None:
+            return HotStream(partition.number, StreamLearner(name, self._settings), -1, None)
+        learner = StreamLearner.restore(stored.state, self._settings)
+        published = learner.model() if name in partition.announced else None
+        return HotStream(partition.number, learner, stored.source_offset, published)
 
     def _keep(self, partition: Partition, frame: Frame, outcome: Outcome) -> None:
         """Events that the reservoir took, as rows for people to look at and for later learning."""
@@ -275,54 +281,12 @@ class Trainer:
         for rejection in rejected:
             self._metrics.counter("streamlearn_dead_letters").labels(rejection.reason.value).inc()
 
-    # --- publishing
-
     def _publish(self) -> None:
-        models = {place: stream.learner.model() for place, stream in self._touched.items()}
-        fresh = {m.slow.hash: m.slow for m in models.values()}.items()
-        for digest, slow in fresh:  # c
-            if digest not in self._slow_seen:
-                sent_s, signer = self._clock(), self._signer
-                for message in update_codec.encode_slow(slow, sent_s=sent_s, signer=signer):
-                    self._publisher.send(self._names["slow"], 0, message)
-                self._publisher.flush()
-                self._slow_seen.add(digest)
-                self._effect("slow weights acknowledged")
-        sizes = {}
-        for (number, name), stream in self._touched.items():  # d
-            model = models[number, name]
-            partition = self._partitions[number]
-            update = diff(stream.published, model)
-            messages = update_codec.encode(
-                update,
-                epoch=partition.epoch,
-                source_partition=number,
-                source_offset=stream.offset,
-                newest_event_s=stream.newest_event_s,
-                newest_record_s=stream.newest_record_s,
-                sent_s=self._clock(),
-                signer=self._signer,
-            )
-            for message in messages:
-                self._publisher.send(self._names["updates"], number, message)
-            sizes[number, name] = sum(len(message.value or b"") for message in messages)
-        self._effect("updates sent")
-        taken = self._publisher.flush()
-        for (topic, number), acknowledged in taken.items():
-            if topic == self._names["updates"]:
-                self._updates_next[number] = acknowledged.last + 1
-        self._effect("updates acknowledged")
-        for (number, name), stream in self._touched.items():
-            kind = "delta" if stream.published is not None else "full"
-            stream.published = models[number, name]
-            self._partitions[number].announced.add(name)
-            version = stream.published.version
-            self._metrics.published(name, version, kind, sizes[number, name])
-        now = self._clock()
-        latency = self._metrics.histogram("streamlearn_event_to_update_seconds")
-        for timestamp_s in self._waiting:
-            latency.observe(max(0.0, now - timestamp_s))
-        self._touched, self._waiting = {}, []
+        """An update for each stream that changed; then the memory budget holds again."""
+        touched, arrived_s = self._touched, self._arrived_s
+        self._touched, self._arrived_s = {}, []
+        self._updates.publish(touched, self._partitions, arrived_s)
+        self._hot.make_room()
 
     # --- durability
 
@@ -331,8 +295,8 @@ class Trainer:
         begun, before = time.perf_counter(), self._checkpoint.bytes
         sources = Sources(
             hot=self._hot,
-            warm=self._stream,
-            updates_next=self._updates_next,
+            visit=self._visit,
+            updates_next=self._updates.next,
         )
         try:
             covered = self._checkpoint.write(self._partitions.values(), sources)
@@ -349,8 +313,10 @@ class Trainer:
 
     def _evict(self, stream: HotStream) -> None:
         partition = self._partitions[stream.partition]
-        if stream.name in partition.dirty:
+        as_of = partition.epoch, stream.offset
+        if stream.name in partition.dirty and stream.stored != as_of:
             partition.put_states({stream.name: encode(stream, partition.epoch)})
+            stream.stored = as_of
 
     # --- telemetry
 
@@ -362,7 +328,7 @@ class Trainer:
             for name in partition.streams()
         } | {(stream.partition, stream.name) for stream in self._hot}
         return {
-            name: self._stream(self._partitions[number], name).learner.model()
+            name: self._visit(self._partitions[number], name).learner.model()
             for number, name in sorted(names)
         }
 
