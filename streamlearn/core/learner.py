@@ -13,10 +13,14 @@ step is tested with what was known before it, then learned:
 Only counts decide when something happens, and only (seed, stream, event count) draw: learning the
 same frames again gives the same bits. Unlabelled events are predicted, and move the recent means,
 the inputs' scale and the feature drift; nothing else learns from them.
+
+With `late_labels` on, unlabelled events with an id are remembered (pending), and `learn_labels`
+learns them when their labels come: scored by what was predicted when they came, learned with the
+context (recent labels and means, scale) as it is now. An id is learned once.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -26,7 +30,8 @@ from streamlearn.core.census import Census
 from streamlearn.core.drift import DriftMonitor
 from streamlearn.core.mixture import Mixture, Tested, part
 from streamlearn.core.model import MODEL_FORMAT, Model
-from streamlearn.core.outcome import LearnerState, Outcome
+from streamlearn.core.outcome import LateOutcome, LearnerState, Outcome
+from streamlearn.core.pending import PendingEvents, frame_of, served_by
 from streamlearn.core.preprocess import Input, Inputs, Standardiser
 from streamlearn.core.prequential import Prequential, StepScore
 from streamlearn.core.records import Frame, Label
@@ -38,7 +43,7 @@ from streamlearn.core.text_head import texts_of
 from streamlearn.core.threads import one_thread
 from streamlearn.errors import StateError
 
-__all__ = ["LearnerState", "Outcome", "StreamLearner"]
+__all__ = ["LateOutcome", "LearnerState", "Outcome", "StreamLearner"]
 
 KEEP_EVENTS, KEEP_SHARE, KEEP_LONGEST = 256, 8, 2048  # labelled events between weighings of keep:
 # at least KEEP_EVENTS, then this part of the events so far, at most KEEP_LONGEST
@@ -60,7 +65,7 @@ class StreamLearner:
     def __init__(self, stream: str, settings: LearnerSettings) -> None:
         self.stream = stream
         self.settings = settings
-        self.version = 0  # frames learned
+        self.version = 0  # frames learned, of late labels too
         self.n_events = 0
         self.prequential = Prequential()
         self.drift = DriftMonitor()
@@ -72,6 +77,11 @@ class StreamLearner:
         self._texts: tuple[str, ...] = ()  # columns that are read word by word
         self._standardiser = Standardiser()
         self._mixture = Mixture(settings, key)
+        self._pending: PendingEvents | None = None
+        if settings.late_labels:
+            self._pending = PendingEvents(
+                capacity=settings.late_labels, max_age_s=settings.late_label_max_age_s
+            )
         self._since_keep = 0  # labelled events since `keep` was weighed
         self._manifest: dict[str, Any] | None = None
 
@@ -94,9 +104,10 @@ class StreamLearner:
             )
         if len(frame) == 0:
             raise ValueError(f"a frame of stream {self.stream!r} has no events: drop it")
-        base_version = self.version
-        known = [self._classes.get(value, _UNSEEN) for value in frame.label_values]
-        lookup = np.array([*known, -1], np.int32)  # the last is what code -1, unlabelled, finds
+        base_version, first_event = self.version, self.n_events
+        admitted = None if self._pending is None else self._pending.admit(frame)
+        frame = frame if admitted is None else admitted.frame
+        lookup = self._lookup(frame)
         whole = None if frame.texts or self._asked_by(frame) else self._inputs.rows(frame)
         steps: list[_Step] = []
         with one_thread():
@@ -104,7 +115,73 @@ class StreamLearner:
                 rows = None if whole is None else whole[start:stop]
                 steps.append(self._step(frame.rows(start, stop), rows, lookup))
         self.version += 1
-        return self._outcome(base_version, steps)
+        outcome = self._outcome(base_version, steps)
+        if self._pending is None or admitted is None:
+            return outcome
+        columns = self._inputs.number_names
+        said = outcome.probabilities, outcome.predicted
+        self._pending.keep(admitted, *said, first_event, columns)
+        return replace(outcome, n_repeated=admitted.n_repeated)
+
+    def learn_labels(self, ids: Sequence[str], labels: Sequence[Label]) -> LateOutcome:
+        """Learn remembered events, whose labels these are; a version if it is at least one.
+
+        An id that is not remembered (any more), or was learned, is told, and changes nothing.
+        """
+        if len(ids) != len(labels):
+            raise ValueError(f"{len(ids)} ids and {len(labels)} labels: each event has one")
+        if self._pending is None:
+            return LateOutcome(None, None, tuple(range(len(ids))), ())
+        found = self._pending.take(ids)
+        if not found.rows:
+            return LateOutcome(None, None, found.unknown, found.repeated)
+        frame = frame_of(
+            self.stream,
+            found.events,
+            [ids[row] for row in found.rows],
+            [labels[row] for row in found.rows],
+            self._inputs.number_names,
+        )
+        numbers = np.array([event.event for event in found.events], np.int64)
+        predicted = np.array([event.predicted for event in found.events], np.int32)
+        lookup, size = self._lookup(frame), self.settings.step_events
+        served = served_by(found.events, len(self._classes))
+        steps: list[_Step] = []
+        with one_thread():
+            for start in range(0, len(frame), size):
+                cut = slice(start, start + size)
+                step = frame.rows(start, start + size)
+                scored = self._late_step(step, numbers[cut], predicted[cut], lookup)
+                steps.append(_Step(served[cut], predicted[cut], *scored))
+        self.version += 1
+        outcome = self._outcome(self.version - 1, steps)
+        return LateOutcome(frame, outcome, found.unknown, found.repeated)
+
+    def _late_step(
+        self,
+        step: Frame,
+        events: NDArray[np.int64],
+        predicted: NDArray[np.int32],
+        lookup: NDArray[np.int32],
+    ) -> tuple[StepScore, NDArray[np.int64]]:
+        """Steps 3 and 4 for remembered events: 1, 2 (but for classes) and 5 were done for them."""
+        n_known = len(self._classes)
+        codes, new_class = self._class_codes(step, lookup)
+        if new_class:
+            self._mixture.grow(len(self._inputs), self._inputs.recent, len(self._classes))
+            self._manifest = None
+        rows, texts = self._inputs.rows(step), texts_of(step, self._texts)
+        tested = self._mixture.recall(rows, texts, n_known)
+        score = self.prequential.update(codes, predicted)
+        wrong = (predicted != codes).astype(np.int8)
+        self.drift.update(wrong, None, step.event_time_s)
+        times = step.event_time_s
+        return score, self._learn(tested, rows, codes, texts, events, times, new_class)
+
+    def _lookup(self, frame: Frame) -> NDArray[np.int32]:
+        """Class of each label code; the last is what code -1, unlabelled, finds."""
+        known = [self._classes.get(value, _UNSEEN) for value in frame.label_values]
+        return np.array([*known, -1], np.int32)
 
     def _cuts(self, n: int) -> list[tuple[int, int]]:
         """Start and stop of each step of a frame of n events.
@@ -148,7 +225,8 @@ class StreamLearner:
         wrong = np.where(codes < 0, -1, predicted != codes).astype(np.int8)
         self.drift.update(wrong, rows[:, self._inputs.numbers], step.event_time_s)
         texts = texts_of(step, self._texts)
-        kept_slots = self._learn(learned, rows, codes, texts, step.event_time_s, new_class)  # 4
+        events, times = self.n_events + np.arange(len(step)), step.event_time_s
+        kept_slots = self._learn(learned, rows, codes, texts, events, times, new_class)  # 4
         self._standardiser.update(rows, 0, n_known)  # 5
         self._publish_scale()
         self.n_events += len(step)
@@ -190,11 +268,11 @@ class StreamLearner:
         rows: NDArray[np.float64],
         codes: NDArray[np.int32],
         texts: Texts,
+        events: NDArray[np.int64],
         event_time_s: NDArray[np.float64],
         new_class: bool,
     ) -> NDArray[np.int64]:
         """Learn the labelled events. Returns (n,) the reservoir slot of each, or -1."""
-        events = np.arange(self.n_events, self.n_events + len(codes))
         slots = self.reservoir.offer(rows, codes, events, event_time_s)
         labelled = np.flatnonzero(codes >= 0)
         if len(labelled):
@@ -262,6 +340,9 @@ class StreamLearner:
             "drift": self.drift.state(),
             "reservoir": self.reservoir.state(),
         }
+        if self._pending is not None:
+            sizes = len(self._classes), len(self._inputs.number_names)
+            parts["pending"] = self._pending.state(*sizes)
         meta: dict[str, Any] = {
             "format": STATE_FORMAT,
             "stream": self.stream,
@@ -330,6 +411,8 @@ class StreamLearner:
         learner.prequential = Prequential.restore(meta["prequential"], part(arrays, "prequential/"))
         learner.drift = DriftMonitor.restore(meta["drift"], part(arrays, "drift/"))
         learner.reservoir = UniformReservoir.restore(meta["reservoir"], part(arrays, "reservoir/"))
+        if learner._pending is not None:
+            learner._pending.resume(part(arrays, "pending/"))
         shapes = {len(learner._inputs), learner._mixture.experts.layout.n_inputs, len(scale.mean)}
         if len(shapes) != 1 or len(learner._classes) != learner._mixture.experts.n_classes:
             raise ValueError(f"inputs {sorted(shapes)}, classes {learner._classes}")

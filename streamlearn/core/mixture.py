@@ -116,6 +116,17 @@ class Mixture:
         mixed, served = experts.mix(scores)
         return Tested(before, features, scores, mixed, served, experts.n_classes)
 
+    def recall(self, rows: NDArray[np.float64], texts: Texts, n_known: int) -> Tested:
+        """Scores, now, of events whose labels came late; each on its own, and nothing moves.
+
+        `n_known`: classes that were known before these labels.
+        """
+        experts = self.experts
+        features = experts.features(rows)
+        scores = experts.scores(features, experts.text_logs(texts))
+        mixed, served = experts.mix(scores)
+        return Tested(experts.recent_means.copy(), features, scores, mixed, served, n_known)
+
     def grow(self, n_inputs: int, recent: tuple[int, ...], n_classes: int) -> None:
         """Room for more inputs and classes; what was learned stays."""
         old, experts, settings = self.experts.layout, self.experts, self.settings

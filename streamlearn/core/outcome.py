@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamlearn.core.drift import DriftReport, DriftVerdict
-from streamlearn.core.records import Label
+from streamlearn.core.records import Frame, Label
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -30,6 +30,17 @@ class Outcome:
     heads: tuple[str, ...]  # names of the K heads
     head_weights: NDArray[np.float64]  # (K,) after the frame
     kept_slots: NDArray[np.int64]  # (n,) the reservoir slot each event was written to, or -1
+    n_repeated: int = 0  # labelled events that were learned before, under their ids: predicted only
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LateOutcome:
+    """What became of late labels. Rows are positions among them."""
+
+    frame: Frame | None  # the remembered events with their labels, as learned; None: none was
+    outcome: Outcome | None  # of this frame; predictions are those that were made when they came
+    unknown: tuple[int, ...]  # rows whose event nobody remembers, or is too old
+    repeated: tuple[int, ...]  # rows whose event was learned before: ignored
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -25,6 +25,8 @@ class LearnerSettings:
     softmax_rates: tuple[float, ...] = (0.005, 0.05)  # .02 and .1: elec2 at 256 .884, not .886
     reservoir_per_class: int = 20
     stop_words: str = "keep"  # or "english": leave them out of texts (huffpost .672, .671)
+    late_labels: int = 0  # unlabelled events with an id that are remembered; 0: none (pending)
+    late_label_max_age_s: float = 86_400.0  # older than this, by event time, they are not learned
     text_weights: int = 1 << 21  # of texts' words, 5 bytes each; 2^20 loses .003 at 29 classes
 
     def __post_init__(self) -> None:
@@ -35,6 +37,8 @@ class LearnerSettings:
             "random_features": (self.random_features, 1),
             "max_context_columns": (self.max_context_columns, 0),
             "reservoir_per_class": (self.reservoir_per_class, 1),
+            "late_labels": (self.late_labels, 0),
+            "late_label_max_age_s": (self.late_label_max_age_s, 0.0),
             "text_weights": (self.text_weights, 1),
             "the shortest of half_lives": (min(self.half_lives, default=1.0), 1e-3),
             "the shortest of windows": (min(self.windows, default=0.0), 2.0),
@@ -47,6 +51,11 @@ class LearnerSettings:
             raise ConfigError(
                 f"learner setting stop_words is {self.stop_words!r}; choose one of "
                 f"{', '.join(STOP_WORD_LISTS)}"
+            )
+        if not self.late_label_max_age_s < float("inf"):
+            raise ConfigError(
+                f"learner setting late_label_max_age_s is {self.late_label_max_age_s}; it must be "
+                "finite: 1e12 is for ever"
             )
         if not all(0.0 < decay < 1.0 for decay in self.label_decays):
             raise ConfigError(

@@ -80,15 +80,20 @@ class DriftMonitor:
     def update(
         self,
         wrong: NDArray[np.int8],
-        numbers: NDArray[np.float64],
+        numbers: NDArray[np.float64] | None,
         event_time_s: NDArray[np.float64],
     ) -> DriftReport:
-        """One step of n events: wrong (n,) 1, 0 or -1 (unlabelled), numbers (n, d), d may grow."""
+        """One step of n events: wrong (n,) 1, 0 or -1 (unlabelled), numbers (n, d), d may grow.
+
+        `numbers` None: the events were seen before, without their labels.
+        """
         if len(wrong) == 0:
             return self._report
         rise = self.errors.update(wrong, self.n_events, event_time_s)
-        shift = self.features.update(numbers, self.n_events, event_time_s)
-        self.n_events += len(wrong)
+        shift = None
+        if numbers is not None:
+            shift = self.features.update(numbers, self.n_events, event_time_s)
+            self.n_events += len(wrong)
         error_score = max(self.errors.score, 1.0 if rise else 0.0)
         feature_score = max(self.features.score, 1.0 if shift else 0.0)
         last = self._report
