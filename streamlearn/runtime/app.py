@@ -1,9 +1,9 @@
-"""The worker process: Faust's app around one agent, signals, logs, metrics.
+"""The worker: Faust's app around one agent, and everything that it needs, put together.
 
 Faust reads the events topic and keeps the group; `agents` takes frames to the learning thread;
-`trainer` learns there. What Faust lacks is added here: partitions are handed over with a
-checkpoint and a commit before they go, a StateError stops the worker with its message, and
-SIGTERM ends it in time even if no broker answers.
+`trainer` learns there; `process` ends it all in time. What Faust lacks is added here: partitions
+are handed over with a checkpoint and a commit before they go, and what stops the worker is its
+last word.
 """
 
 import logging
@@ -11,15 +11,13 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, cast
 
 import faust
-from aiokafka.errors import KafkaError  # type: ignore[import-untyped]
 from faust.transport.drivers import aiokafka as driver
-from faust.worker import Worker as FaustWorker
 from mode.supervisors import CrashingSupervisor
 
 from streamlearn import topics as topic_specs
@@ -28,7 +26,8 @@ from streamlearn.errors import BrokerError, ConfigError, StreamlearnError
 from streamlearn.runtime import access, admin, keys
 from streamlearn.runtime.agents import MAX_FRAMES, WITHIN_S, Agent
 from streamlearn.runtime.log import KafkaLog
-from streamlearn.runtime.logs import FAUST, OURS
+from streamlearn.runtime.logs import OURS
+from streamlearn.runtime.process import HARD_STOP_S, Hushed, Process, hard_stop, later
 from streamlearn.runtime.publisher import KafkaPublisher
 from streamlearn.runtime.trainer import Trainer
 from streamlearn.runtime.warm_up import warm_up
@@ -41,8 +40,6 @@ HEARTBEAT_S = 1.0
 BUFFERED_FRAMES = 256  # a partition, fetched ahead
 TICK_S = 0.25
 METRICS_EVERY_S = 5.0
-GIVE_UP_S = 5.0  # after SIGTERM: don't wait for the broker any longer
-HARD_STOP_S = 12.0  # after SIGTERM: end, whatever hangs; Faust waits for ever without a broker
 
 log = logging.getLogger(OURS)
 
@@ -148,43 +145,8 @@ class WorkerApp(faust.App):
         except Exception as error:
             if self.failure is None:
                 self.failure = error
-                _later(HARD_STOP_S, partial(_hard_stop, str(error)))
+                later(HARD_STOP_S, partial(hard_stop, str(error)))
             raise
-
-
-class _Process(FaustWorker):
-    """Faust's process: quiet, and sure to end after SIGTERM."""
-
-    def __init__(self, app: WorkerApp, give_up: threading.Event) -> None:
-        super().__init__(app, quiet=True, override_logging=False, redirect_stdouts=False)
-        self.spinner = None
-        self._give_up = give_up
-
-    def _flag_as_shutdown_by_signal(self) -> None:
-        log.info("stopping: last checkpoint")
-        threading.excepthook = lambda _: None  # Faust's threads break off when no broker answers
-        _later(GIVE_UP_S, self._give_up.set)
-        _later(HARD_STOP_S, partial(_hard_stop, "ended without a last checkpoint"))
-        super()._flag_as_shutdown_by_signal()
-
-    def _setproctitle(self, info: str, *, ident: str = "") -> None:
-        """The command line stays as it is."""
-
-
-def _later(seconds: float, action: Callable[[], None]) -> None:
-    timer = threading.Timer(seconds, action)
-    timer.daemon = True
-    timer.start()
-
-
-def _hard_stop(why: str) -> None:
-    log.error(
-        "%s; stopping took longer than %.0f s and was cut short: nothing is lost, the next worker "
-        "learns the last seconds again",
-        *(why, HARD_STOP_S),
-    )
-    logging.shutdown()
-    os._exit(1)
 
 
 def run(config: Config) -> None:
@@ -253,11 +215,11 @@ def _serve(
         clock=time.monotonic,
         checkpoint_interval_s=config.worker.checkpoint_interval_s,
     )
-    quiet = _Hushed(app)
+    quiet = Hushed(lambda: isinstance(app.failure, StreamlearnError))
     for handler in logging.getLogger().handlers:
         handler.addFilter(quiet)
     try:
-        _Process(app, give_up).execute_from_commandline()
+        Process(app, give_up).execute_from_commandline()
     except SystemExit as end:
         if app.failure is not None:
             raise app.failure from None
@@ -268,20 +230,6 @@ def _serve(
             ) from None
     finally:
         app.learning.close()
-
-
-class _Hushed(logging.Filter):
-    """Drops Faust's words and tracebacks for errors that have a message of their own."""
-
-    def __init__(self, app: WorkerApp) -> None:
-        super().__init__()
-        self._app = app
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        if record.exc_info and isinstance(record.exc_info[1], KafkaError):
-            record.exc_info = None
-        explained = isinstance(self._app.failure, StreamlearnError)
-        return not (explained and record.name.startswith(FAUST))
 
 
 def _check_topics(config: Config, topics: Topics) -> None:

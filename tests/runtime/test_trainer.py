@@ -1,0 +1,224 @@
+"""Learning frames: what is refused, what is skipped, what leaves memory, what is kept."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from streamlearn.core.learner import StreamLearner
+from streamlearn.core.records import Frame, Reason
+from streamlearn.runtime.partition import Arrival
+from streamlearn.runtime.trainer import Trainer
+from streamlearn.stores.memory import MemoryStore
+from streamlearn.telemetry.metrics import WorkerMetrics
+from streamlearn.testing import Clock, MemoryKafka, MemoryPublisher
+from streamlearn.topics import load
+from streamlearn.wire import dead_letter_codec, event_codec, prediction_codec, update_codec
+from streamlearn.wire.cloud_events import Message
+from streamlearn.wire.dead_letter_codec import DeadLetter
+from tests.crash.world import SETTINGS, frame
+
+TOPICS = load(prefix="", partitions=1)
+
+
+class Bench:
+    """A trainer that owns one partition; `learn` puts messages on its log and takes them."""
+
+    def __init__(self, *, budget: int = 1 << 30, predictions: bool = False) -> None:
+        self.kafka, self.clock, self.metrics = MemoryKafka(), Clock(1e9), WorkerMetrics()
+        self.rows: dict[bytes, bytes] = {}
+        self.budget, self.predictions = budget, predictions
+        self.trainer = self.start()
+
+    def start(self) -> Trainer:
+        trainer = Trainer(
+            SETTINGS,
+            TOPICS,
+            worker_id="w",
+            open_store=lambda number: MemoryStore(self.rows),
+            memory_budget_bytes=self.budget,
+            publisher=MemoryPublisher(self.kafka, self.clock),
+            log=self.kafka,
+            metrics=self.metrics,
+            clock=self.clock,
+            predictions=self.predictions,
+        )
+        trainer.own([0], 1)
+        return trainer
+
+    def learn(self, *messages: Message) -> None:
+        arrivals = []
+        for m in messages:
+            offset = self.kafka.append("events", 0, m, self.clock())
+            arrivals.append(Arrival(offset, m.key, m.value, m.headers, self.clock()))
+        self.trainer.learn({0: arrivals})
+
+    def dead(self) -> list[DeadLetter]:
+        records = self.kafka.read("deadletters", 0, 0, 99)
+        return [dead_letter_codec.decode(r.value, r.key, r.headers) for r in records]
+
+    def hashes(self) -> dict[str, str]:
+        return {name: model.hash for name, model in self.trainer.learned().items()}
+
+    def value(self, name: str, **labels: str) -> float | None:
+        return self.metrics.registry.get_sample_value(name, labels)
+
+
+def message(one: Frame) -> Message:
+    value, headers = event_codec.encode(one)
+    return Message(one.stream.encode(), value, headers)
+
+
+def truth(*frames: Frame) -> str:
+    learner = StreamLearner(frames[0].stream, SETTINGS)
+    for one in frames:
+        learner.learn(one)
+    return learner.model().hash
+
+
+@pytest.mark.parametrize(
+    ("bad", "reason"),
+    [
+        (Message(b"a", b"\xffnonsense", []), Reason.UNDECODABLE),
+        (Message(b"a", b"", []), Reason.EMPTY_FRAME),
+        (Message(b"a", None, []), Reason.EMPTY_FRAME),
+        (Message(None, b'{"x": 1}', []), Reason.NO_STREAM),
+        (Message(b"a", b'{"label": "no"}', []), Reason.NO_FEATURES),
+        (Message(b"a", b'{"x": 1, "label": NaN}', []), Reason.BAD_LABEL),
+        (Message(b"a", bytes(50 << 20), []), Reason.TOO_LARGE),
+        (Message(b"a", b'{"x": 1}', [("content-type", b"text/plain")]), Reason.UNSUPPORTED),
+    ],
+)
+def test_what_is_no_frame_becomes_a_dead_letter_and_the_worker_goes_on(
+    bad: Message, reason: Reason
+) -> None:
+    bench = Bench()
+    frames = [frame("a", n) for n in range(2)]
+    bench.learn(message(frames[0]), bad, message(frames[1]))
+    [letter] = bench.dead()
+    assert (letter.reason, letter.partition, letter.offset) == (reason, 0, 1)
+    assert len(letter.value or b"") <= 900 << 10
+    assert bench.hashes() == {"a": truth(*frames)}
+    assert bench.value("streamlearn_dead_letters_total", reason=reason.value) == 1
+    assert bench.trainer.checkpoint() == {0: 2}
+
+
+def test_a_bad_row_does_not_cost_its_frame() -> None:
+    bench = Bench()
+    whole = replace(frame("a", 0), label_values=("no", "x" * 300))  # too long for a label
+    ones = np.flatnonzero(whole.label_codes == 1).tolist()
+    good = np.flatnonzero(whole.label_codes == 0)
+    assert ones and len(good)
+    bench.learn(message(whole))
+    assert [(letter.reason, letter.row) for letter in bench.dead()] == [
+        (Reason.BAD_LABEL, row) for row in ones
+    ]
+    assert bench.value("streamlearn_events_total", stream="a") == len(good)
+
+
+def test_a_frame_that_breaks_the_learner_leaves_no_trace(monkeypatch: pytest.MonkeyPatch) -> None:
+    learn: Callable[..., Any] = StreamLearner.learn
+
+    def fragile(self: StreamLearner, one: Frame) -> Any:
+        outcome = learn(self, one)  # learned already, when it breaks off
+        if self.stream == "a" and np.any(one.numbers == 42.0):
+            raise ZeroDivisionError("the answer")
+        return outcome
+
+    def poison(number: int) -> Frame:
+        one = frame("a", number)
+        return replace(one, numbers=np.full_like(one.numbers, 42.0))
+
+    good = [frame("a", n) for n in range(4)]
+    other = [frame("b", n) for n in range(2)]
+    wanted = {"a": truth(*good), "b": truth(*other)}
+    monkeypatch.setattr(StreamLearner, "learn", fragile)
+    bench = Bench()
+    bench.learn(message(good[0]), message(other[0]), message(poison(8)), message(good[1]))
+    bench.learn(message(poison(9)), message(good[2]))
+    bench.kafka.offsets["events", 0] = bench.trainer.checkpoint()[0] + 1
+    bench.learn(message(good[3]), message(poison(10)), message(other[1]))
+    assert bench.hashes() == wanted
+    assert [letter.reason for letter in bench.dead()] == [Reason.LEARNER_ERROR] * 3
+    assert "the answer" in bench.dead()[0].detail
+
+    bench.trainer = bench.start()  # the last checkpoint, and all that came after it once more
+    after = bench.kafka.read("events", 0, 6, 99)
+    bench.trainer.learn(
+        {0: [Arrival(r.offset, r.key, r.value, r.headers, r.timestamp_s) for r in after]}
+    )
+    assert bench.hashes() == wanted
+
+
+def test_an_offset_left_out_is_noticed() -> None:
+    bench = Bench()
+    for n in range(3):
+        bench.kafka.append("events", 0, message(frame("a", n)))
+    late = message(frame("a", 2))
+    with pytest.raises(RuntimeError, match="left out offset 0"):
+        bench.trainer.learn({0: [Arrival(2, late.key, late.value, late.headers, 0.0)]})
+
+
+def test_a_delivery_twice_is_learned_once() -> None:
+    bench = Bench()
+    bench.learn(message(frame("a", 0)))
+    again = message(frame("a", 0))
+    bench.trainer.learn({0: [Arrival(0, again.key, again.value, again.headers, 0.0)]})
+    assert bench.hashes() == {"a": truth(frame("a", 0))}
+
+
+def test_streams_that_leave_memory_go_on_with_deltas() -> None:
+    bench = Bench(budget=1)
+    for n in range(4):
+        bench.learn(*(message(frame(name, n)) for name in "ab"))
+        if n % 2:
+            bench.trainer.checkpoint()
+    assert bench.hashes() == {name: truth(*(frame(name, n) for n in range(4))) for name in "ab"}
+    assert bench.value("streamlearn_hot_streams") == 1
+    records = bench.kafka.read("updates", 0, 0, 99)
+    headers = [update_codec.decode(r.value, r.key, r.headers).header for r in records]
+    assert [(h.kind.value, h.version) for h in headers if h.stream == "a"] == [
+        ("full", 1),
+        ("delta", 2),
+        ("delta", 3),
+        ("delta", 4),
+    ]
+
+
+def test_predictions_come_where_they_are_wanted() -> None:
+    bench = Bench(predictions=True)
+    one, two = frame("a", 0), frame("a", 1)
+    bench.learn(message(one), message(two))
+    records = list(bench.kafka.read("predictions", 0, 0, 99))
+    said = [prediction_codec.decode(r.value, r.key, r.headers) for r in records]
+    assert [(p.model_version, p.source_offset, len(p.probabilities)) for p in said] == [
+        (0, 0, len(one)),
+        (1, 1, len(two)),
+    ]
+    assert list(Bench().kafka.read("predictions", 0, 0, 99)) == []
+
+
+def test_kept_events_lie_in_the_store_as_events() -> None:
+    bench = Bench()
+    one = frame("a", 0)
+    bench.learn(message(one))
+    bench.trainer.checkpoint()
+    kept = [row for key, row in bench.rows.items() if key.startswith(b"kept\0a\0")]
+    assert 0 < len(kept) <= len(one)
+    times = set(one.event_time_s.tolist())
+    for row in kept:
+        event, rejected = event_codec.decode(row, b"a", [], 0.0)
+        assert not rejected and event.event_time_s[0] in times
+
+
+def test_lag_and_epochs_are_shown() -> None:
+    bench = Bench()
+    bench.learn(message(frame("a", 0)))
+    bench.trainer.show_lag({0: 8, 5: 100})
+    assert bench.value("streamlearn_lag_frames", partition="0") == 7
+    assert bench.value("streamlearn_epoch", partition="0") == 1
+    bench.trainer.publish_metrics()
+    bench.trainer.checkpoint()
+    assert len(list(bench.kafka.read("metrics", 0, 0, 9))) == 1
