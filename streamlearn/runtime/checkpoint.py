@@ -2,7 +2,7 @@
 
 Order of effects, for all partitions together:
 1 (done before) updates acknowledged
-2 the changed streams' states and reservoir rows in RocksDB, one write a partition
+2 the changed streams' states and reservoir rows in RocksDB, a write a partition and 16 MiB
 3 a these states in the state topic, and the models in the snapshots topic, acknowledged
   b the partition's marker, the snapshots' marker, acknowledged
   c if anybody else wrote meanwhile, make sure that nobody has claimed the partition: LostError
@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from streamlearn.errors import StateError
-from streamlearn.runtime.hot_streams import HotStream, HotStreams
+from streamlearn.runtime.hot_streams import HotStream, HotStreams, size_of
 from streamlearn.runtime.log import Log
 from streamlearn.runtime.partition import Partition, Written, marker_keys, seal
 from streamlearn.runtime.publisher import Acknowledged, Publisher
@@ -32,7 +32,7 @@ from streamlearn.wire.signing import Signer
 from streamlearn.wire.state_codec import PartitionMarker, StoredState
 from streamlearn.wire.update_codec import Kind, Role, UpdateHeader
 
-SIZE_FACTOR = 3  # a stream in memory, against its state's bytes: learner, model, Python objects
+PUT_BYTES = 16 << 20  # of states, about, that one write to the store takes
 
 
 class LostError(Exception):
@@ -120,14 +120,20 @@ class Checkpoint:
         return {p.number: p.covered for p in chosen}
 
     def _store(self, partition: Partition, sources: Sources) -> None:
-        blobs = {}
+        blobs: dict[str, bytes] = {}
         for name in sorted(partition.dirty):
             stream = sources.hot.get(partition.number, name)
             if stream is not None:
-                blobs[name] = encode(stream, partition.epoch)
-                sources.hot.resize(stream, SIZE_FACTOR * len(blobs[name]))
+                state = stream.learner.state()
+                stored = StoredState(name, partition.epoch, stream.offset, state)
+                blobs[name] = state_codec.encode(stored)
+                stream.stored = partition.epoch, stream.offset
+                sources.hot.resize(stream, size_of(state))
             elif not self._in_epoch(partition, name):  # sent as of an older epoch it were void
                 blobs[name] = encode(sources.visit(partition, name), partition.epoch)
+            if sum(map(len, blobs.values())) > PUT_BYTES:
+                partition.put_states(blobs)
+                blobs = {}
         partition.put_states(blobs)
 
     def _in_epoch(self, partition: Partition, name: str) -> bool:

@@ -55,8 +55,8 @@ class Member:
         self.name = name
         self.disk = folder / name
         self.wanted = False  # whether it should run
-        self.frozen = False
         self.gave_up: list[str] = []  # last words of lives that it ended itself
+        self._begun = 0  # where this life begins in its log
         arguments = ["worker", "--state-dir", str(self.disk), "--metrics-port", "0"]
         self.process = ChildProcess(
             name,
@@ -67,13 +67,23 @@ class Member:
 
     def start(self) -> None:
         self.wanted = True
+        self._start()
+
+    def _start(self) -> None:
+        log = self.process.log_file
+        self._begun = log.stat().st_size if log.exists() else 0
         self.process.start()
+
+    @property
+    def serves(self) -> bool:
+        """Whether this life came so far as to say where it works; before, it has no handlers."""
+        return b" in group " in self.process.log_file.read_bytes()[self._begun :]
 
     def watch(self) -> None:
         """What whoever runs it would do: start it again when it ended."""
         if self.wanted and self.process.pid is None:
             self.gave_up.append(f"exit {self.process.exit_code}: {self.process.log_tail(2)}")
-            self.process.start()
+            self._start()
 
     def kill(self) -> None:
         self.wanted = False
@@ -103,7 +113,9 @@ class Field:
         self.broker = broker
         self.members = members
         self.slowest_stop_s = 0.0
-        self.exits: list[int | None] = []  # codes after SIGTERM with the broker up
+        self.exits: list[
+            int | None
+        ] = []  # codes after SIGTERM, but of those that were still starting
         self._wait = wait
 
     @property
@@ -163,4 +175,5 @@ class Field:
         self.slowest_stop_s = max(self.slowest_stop_s, time.monotonic() - begun)
         if member.process.pid is not None:
             member.kill()
-        self.exits.append(member.process.exit_code)
+        if member.serves:
+            self.exits.append(member.process.exit_code)

@@ -35,8 +35,9 @@ def show(report: Report) -> None:
     print(f"  events {report.events:,} in {report.frames:,} frames; updates {report.updates:,}")
     print(f"  slowest end after SIGTERM {report.slowest_stop_s:.1f} s")
     print(f"  workers that ended by themselves and were started again: {len(report.gave_up)}")
-    for last_words, count in Counter(report.gave_up).most_common():
-        print(f"    {count} x {last_words}")
+    last_words = Counter(words.splitlines()[-1][:160] for words in report.gave_up)
+    for words, count in last_words.most_common():
+        print(f"    {count} x {words}")
     for line in report.wrong[:20]:
         print(f"  WRONG: {line}")
     print(
