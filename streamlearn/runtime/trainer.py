@@ -19,15 +19,17 @@ import numpy as np
 
 from streamlearn.core.learner import Outcome, StreamLearner
 from streamlearn.core.model import Model
-from streamlearn.core.records import Frame, Rejection
+from streamlearn.core.records import Frame, Reason, Rejection
 from streamlearn.core.settings import LearnerSettings
 from streamlearn.errors import FrameError
 from streamlearn.runtime.checkpoint import Checkpoint, LostError, Sources, encode
+from streamlearn.runtime.dead_letters import DeadLetters
 from streamlearn.runtime.hot_streams import HotStream, HotStreams, size_of
 from streamlearn.runtime.log import Log
 from streamlearn.runtime.logs import OURS
 from streamlearn.runtime.partition import Arrival, Partition
 from streamlearn.runtime.publisher import Publisher
+from streamlearn.runtime.relearn import Relearning
 from streamlearn.runtime.restore import Restore
 from streamlearn.runtime.rollback import Rollbacks
 from streamlearn.runtime.updates import Place, Updates
@@ -84,6 +86,10 @@ class Trainer:
         self._names = {spec.name: spec.full_name for spec in topics}
         self._restore = Restore(topics, log=log, publisher=publisher, clock=clock, effect=effect)
         self._rollbacks = Rollbacks(log, self._names["events"], verifier=verifier)
+        self._relearning = Relearning(
+            settings, log=log, events=self._names["events"], rollbacks=self._rollbacks
+        )
+        self._dead_letters = DeadLetters(topics, publisher=publisher, metrics=metrics)
         self._signer = signer  # of updates, predictions, slow weights; and of snapshots
         self._checkpoint = Checkpoint(
             topics, log=log, publisher=publisher, clock=clock, signer=signer, effect=effect
@@ -183,16 +189,22 @@ class Trainer:
                 message.value, message.key, message.headers, message.timestamp_s
             )
         except FrameError as error:
-            self._bury(partition, message, (dead_letter_codec.of_frame(error),))
+            self._dead_letters.bury(partition.number, message, (dead_letter_codec.of_frame(error),))
             return
         stream = self._stream(partition, frame.stream)
         if message.offset <= stream.offset:
             self._metrics.counter("streamlearn_replayed_frames").inc()
             return
         if rejected:
-            self._bury(partition, message, rejected)
+            self._dead_letters.bury(partition.number, message, rejected)
         begun = time.perf_counter()
-        outcome = stream.learner.learn(frame)
+        try:
+            outcome = stream.learner.learn(frame)
+        except MemoryError:
+            raise
+        except Exception as error:  # our fault, but one frame must not stop all streams
+            self._refuse(partition, message, stream, error)
+            return
         seconds = time.perf_counter() - begun
         stream.offset = message.offset
         stream.newest_event_s = float(np.fmax(stream.newest_event_s, frame.event_time_s.max()))
@@ -204,6 +216,17 @@ class Trainer:
         if self._predictions:
             self._tell(partition, message.offset, frame, outcome)
         self._metrics.learned(_score(frame, outcome), seconds)
+
+    def _refuse(
+        self, partition: Partition, message: Arrival, stream: HotStream, error: Exception
+    ) -> None:
+        """The learner broke off at this frame: go on as if it had never seen it."""
+        log.exception("%s broke off at offset %d", stream.name, message.offset)
+        detail = f"{type(error).__name__}: {error}; please report it, with this frame"
+        self._dead_letters.bury(
+            partition.number, message, (Rejection(Reason.LEARNER_ERROR, detail),)
+        )
+        stream.learner = self._relearning.before(partition, stream.name, message.offset)
 
     def _roll_back(self, partition: Partition, message: Arrival) -> None:
         """With a rollback's last part, its state replaces the stream's, and is published."""
@@ -262,26 +285,6 @@ class Trainer:
         )
         for message in prediction_codec.encode(predictions, signer=self._signer):
             self._publisher.send(self._names["predictions"], partition.number, message)
-
-    def _bury(
-        self,
-        partition: Partition,
-        message: Arrival,
-        rejected: Sequence[Rejection],
-    ) -> None:
-        letters = dead_letter_codec.encode(
-            rejected,
-            message.value,
-            message.key,
-            message.headers,
-            topic=self._names["events"],
-            partition=partition.number,
-            offset=message.offset,
-        )
-        for letter in letters:
-            self._publisher.send(self._names["deadletters"], 0, letter)
-        for rejection in rejected:
-            self._metrics.counter("streamlearn_dead_letters").labels(rejection.reason.value).inc()
 
     def _publish(self) -> None:
         """An update for each stream that changed; then the memory budget holds again."""
