@@ -137,8 +137,8 @@ def decode(
     """
     try:
         stream = stream_of_key(key)
-        content_type = _content_type(value, headers, max_bytes)
-        if value is None:  # _content_type has refused it
+        content_type = content_type_of(value, headers, max_bytes)
+        if value is None:  # content_type_of has refused it
             raise FrameError(Reason.EMPTY_FRAME, "no value")
         default_s = timestamp_s if math.isfinite(timestamp_s) else 0.0
         if content_type == JSON:
@@ -152,7 +152,10 @@ def decode(
         ) from error
 
 
-def _content_type(value: bytes | None, headers: Headers | None, max_bytes: int) -> str:
+def content_type_of(
+    value: bytes | None, headers: Headers | None, max_bytes: int = MAX_FRAME_BYTES
+) -> str:
+    """ARROW or JSON: as declared, or sniffed. FrameError where it is neither, empty, too large."""
     if not value:
         raise FrameError(Reason.EMPTY_FRAME, "the message has no value")
     if len(value) > max_bytes:
@@ -177,10 +180,15 @@ def _content_type(value: bytes | None, headers: Headers | None, max_bytes: int) 
 # --- Arrow -------------------------------------------------------------------------------------
 
 
-def read_batch(value: bytes) -> tuple[pa.RecordBatch, Layout]:
-    """All rows of an Arrow IPC stream in one validated batch, and where in it is what."""
+def read_batch(value: bytes, *, features: bool = False) -> tuple[pa.RecordBatch, Layout]:
+    """All rows of an Arrow IPC stream in one validated batch, and where in it is what.
+
+    With `features`, FrameError where no column is one.
+    """
     arrow_bounds.check(value)
     layout = layout_of(value)
+    if features and not layout.has_features:
+        raise FrameError(Reason.NO_FEATURES, "no column with a feature in it")
     with pa.ipc.open_stream(value) as reader:
         batches = [batch for batch in reader if batch.num_rows]
     if not batches:
@@ -194,7 +202,7 @@ def read_batch(value: bytes) -> tuple[pa.RecordBatch, Layout]:
 def _decode_arrow(
     value: bytes, stream: str, default_s: float
 ) -> tuple[Frame, tuple[Rejection, ...]]:
-    batch, layout = read_batch(value)
+    batch, layout = read_batch(value, features=True)
     n, names = batch.num_rows, layout.names
     refused = event_columns.Refused()
 

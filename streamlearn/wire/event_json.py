@@ -20,10 +20,10 @@ MAX_JSON_BYTES = 1024 * 1024  # one event; as Python objects it takes ten times 
 
 def decode(value: bytes, stream: str, default_s: float) -> Frame:
     """One event; FrameError (or what json raises) where it is none."""
-    event = _read(value)
+    event = read_object(value)
     label = event.pop(rules.LABEL, None)
     time = event.pop(rules.EVENT_TIME, None)
-    event_ids = _json_event_id(event.pop(rules.EVENT_ID, None))
+    event_ids = event_ids_of(event.pop(rules.EVENT_ID, None))
     numbers: dict[str, float] = {}
     texts: dict[str, tuple[str | None, ...]] = {}
     for name, cell in event.items():
@@ -63,7 +63,8 @@ def decode(value: bytes, stream: str, default_s: float) -> Frame:
     )
 
 
-def _json_event_id(event_id: object) -> tuple[str, ...]:
+def event_ids_of(event_id: object) -> tuple[str, ...]:
+    """The id that a JSON value is, or none; FrameError where it can be no id."""
     if event_id is None:
         return ()
     if isinstance(event_id, bool) or not isinstance(event_id, str | int):
@@ -74,7 +75,7 @@ def _json_event_id(event_id: object) -> tuple[str, ...]:
     return (text,)
 
 
-def _read(value: bytes) -> dict[str, Any]:
+def read_object(value: bytes) -> dict[str, Any]:
     """One flat JSON object; FrameError where it is none, too large, or names a field twice."""
     if len(value) > MAX_JSON_BYTES:
         raise FrameError(

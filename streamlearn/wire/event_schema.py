@@ -40,6 +40,11 @@ class Layout:
     all_float64: bool  # so that all numbers can be taken at once
     written_out: list[int]  # texts and images, reserved ones too: a cell may take many bytes
 
+    @property
+    def has_features(self) -> bool:
+        """Whether any column is learned from."""
+        return bool(self.numbers or self.texts or self.images)
+
 
 def layout_of(value: bytes) -> Layout:
     """The layout of an Arrow IPC stream, whose first message is its schema.
@@ -62,8 +67,6 @@ def _layout(message: bytes) -> Layout:
     indices: dict[Kind, list[int]] = {kind: [] for kind in Kind}
     for index, (name, type_) in enumerate(zip(names, types, strict=True)):
         indices[_kind(name, type_)].append(index)
-    if not indices[Kind.NUMBER] and not indices[Kind.TEXT] and not indices[Kind.IMAGE]:
-        raise FrameError(Reason.NO_FEATURES, "no column with a feature in it")
     return Layout(
         names=tuple(names),
         numbers=indices[Kind.NUMBER],
