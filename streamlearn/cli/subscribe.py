@@ -85,7 +85,10 @@ def subscribe(
             _follow(subscriber, stream, settings if verify else None, json)
         else:
             chosen = [stream] if stream is not None else sorted(subscriber.streams(), key=_natural)
-            _show([subscriber.model(name) for name in chosen], json)
+            if chosen or subscriber.refused is None:
+                _show([subscriber.model(name) for name in chosen], json)
+            else:
+                raise InputError(f"no model that can be trusted: {subscriber.refused}")
 
 
 def _show(models: "list[StreamModel]", json: bool) -> None:

@@ -22,7 +22,7 @@ from confluent_kafka.admin import (
 
 from streamlearn.config import KafkaConfig
 from streamlearn.errors import BrokerError, ConfigError
-from streamlearn.runtime.connection import connect, who
+from streamlearn.runtime.connection import NO_RIGHT, connect, who
 from streamlearn.shipped import shipped
 from streamlearn.topics import NAMES, Topics
 
@@ -183,6 +183,5 @@ def _operations(answer: Any) -> set[str] | None:
     try:
         found: Iterable[AclOperation] | None = answer.result().authorized_operations
     except KafkaException as error:
-        refused = {KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.GROUP_AUTHORIZATION_FAILED}
-        return set() if error.args[0].code() in refused else None
+        return set() if error.args[0].code() in NO_RIGHT else None
     return None if found is None else {operation.name for operation in found}

@@ -22,6 +22,11 @@ _FOR_GOOD = {
     KafkaError.UNSUPPORTED_SASL_MECHANISM,
     KafkaError._SSL,
 }
+NO_RIGHT = {
+    KafkaError.TOPIC_AUTHORIZATION_FAILED,
+    KafkaError.GROUP_AUTHORIZATION_FAILED,
+    KafkaError.CLUSTER_AUTHORIZATION_FAILED,
+}
 _NOBODY = {KafkaError._ALL_BROKERS_DOWN, KafkaError._RESOLVE}
 _CONNECTING = {KafkaError._TRANSPORT, KafkaError._RESOLVE}  # says what happened to a connection
 
@@ -126,6 +131,16 @@ def _explain(kafka: KafkaConfig, refusals: Refusals, last: KafkaError) -> str:
 
 def _given(file: Path | None) -> str:
     return "not set" if file is None else str(file)
+
+
+def said(kafka: KafkaConfig, error: KafkaError) -> str:
+    """An error of the broker in words; a right that is missing, with the remedy."""
+    if error.code() not in NO_RIGHT:
+        return error.str()
+    return (
+        f"{who(kafka)} has no right to that ({error.str()}); `streamlearn doctor` tells for which "
+        "work its rights are enough, `streamlearn access apply` grants more"
+    )
 
 
 def no_topics(kafka: KafkaConfig, names: list[str]) -> BrokerError:

@@ -23,12 +23,14 @@ from streamlearn import topics
 from streamlearn.config import FeederConfig, KafkaConfig, TopicsConfig
 from streamlearn.core.records import Frame
 from streamlearn.errors import BrokerError, FrameError, InputError, StreamlearnError
-from streamlearn.runtime.connection import Refusals, answer, no_topics
+from streamlearn.runtime.connection import Refusals, answer, no_topics, said
 from streamlearn.runtime.framing import FrameBuilder, events_of, frame_of_one, seconds
 from streamlearn.wire import event_codec
 from streamlearn.wire.cloud_events import stream_of_key
 
 logger = logging.getLogger(__name__)
+_SILENT = logging.getLogger("streamlearn.librdkafka")  # what matters, callbacks say
+_SILENT.disabled = True
 
 CONNECT_TIMEOUT_S = 10.0
 MAX_FRAME_BYTES = 900 * 1024  # a larger frame of several events is halved until it fits
@@ -71,6 +73,7 @@ class Feeder(AbstractContextManager["Feeder"]):
     ) -> None:
         framing = FeederConfig(frame_events=frame_events, linger_ms=linger_ms)
         kafka = KafkaConfig(bootstrap=bootstrap) if isinstance(bootstrap, str) else bootstrap
+        self._kafka = kafka
         self._bootstrap = kafka.bootstrap
         self._topic = topics.load(prefix=topic_prefix, partitions=1)["events"].full_name
         self._frame_events = framing.frame_events
@@ -81,6 +84,7 @@ class Feeder(AbstractContextManager["Feeder"]):
         self._due: dict[str, float] = {}  # stream to the monotonic second when its frame goes
         self._sent = self._acknowledged = self._failed = self._frames = 0
         self._first_error: str | None = None
+        self._dead: str | None = None  # why this producer will never send again
         self._closed = threading.Event()
         self._wake = threading.Condition(self._lock)
         refusals = Refusals()
@@ -97,6 +101,7 @@ class Feeder(AbstractContextManager["Feeder"]):
                 "delivery.timeout.ms": int(delivery_timeout_s * 1000),
                 "error_cb": refusals,
                 "log_level": 0,
+                "logger": _SILENT,  # else its end is a line on standard error as well
             }
         )
         found = answer(
@@ -176,7 +181,9 @@ class Feeder(AbstractContextManager["Feeder"]):
         with self._lock:
             for stream in list(self._due):
                 self._release(stream)
-        left = self._producer.flush(timeout_s or self._delivery_timeout_s + 5)
+        left = self._wait_for_all(timeout_s or self._delivery_timeout_s + 5)
+        if self._dead is not None:
+            raise BrokerError(f"nothing more can be sent to {self._topic}: {self._dead}")
         with self._lock:
             error, self._first_error = self._first_error, None
             counts = self.counts
@@ -191,6 +198,18 @@ class Feeder(AbstractContextManager["Feeder"]):
                 f"acknowledged by {self._bootstrap}; is it up? They may still arrive"
             )
         return counts
+
+    def _wait_for_all(self, timeout_s: float) -> int:
+        """How many frames are left after that time, or when no more will be taken."""
+        deadline = time.monotonic() + timeout_s
+        left = 0
+        while True:
+            try:
+                left = self._producer.flush(min(0.5, max(0.0, deadline - time.monotonic())))
+            except KafkaException as error:
+                self._dead = said(self._kafka, error.args[0])
+            if self._dead is not None or left == 0 or time.monotonic() >= deadline:
+                return left
 
     def close(self) -> Counts:
         """Flush, then end; sending afterwards is an error. May be called twice."""
@@ -250,7 +269,13 @@ class Feeder(AbstractContextManager["Feeder"]):
                         self._first_error = self._first_error or str(error)
                 next_due = min(self._due.values(), default=now + 0.1)
                 self._wake.wait(min(0.1, max(0.001, next_due - now)))
-            self._producer.poll(0)
+            self._poll(0)
+
+    def _poll(self, timeout_s: float) -> None:
+        try:
+            self._producer.poll(timeout_s)
+        except KafkaException as error:  # an idempotent producer is at its end: it may not write
+            self._dead = said(self._kafka, error.args[0])
 
     def _builder(self, stream: str) -> FrameBuilder:
         return self._builders.setdefault(stream, FrameBuilder(stream))
@@ -293,10 +318,15 @@ class Feeder(AbstractContextManager["Feeder"]):
                 )
                 return
             except BufferError:  # enough waits for the broker: let the caller wait, too
-                self._producer.poll(0.05)
+                self._poll(0.05)
+                if self._dead is not None:
+                    self._failed += n
+                    raise BrokerError(f"frame of {n} events refused: {self._dead}") from None
             except KafkaException as error:
                 self._failed += n
-                raise BrokerError(f"frame of {n} events refused: {error.args[0].str()}") from None
+                self._poll(0)  # a producer at its end says here why
+                why = self._dead or error.args[0].str()
+                raise BrokerError(f"frame of {n} events refused: {why}") from None
 
     def _delivered(self, error: KafkaError | None, n_events: int) -> None:
         with self._lock:
@@ -305,4 +335,4 @@ class Feeder(AbstractContextManager["Feeder"]):
                 self._frames += 1
                 return
             self._failed += n_events
-            self._first_error = self._first_error or error.str()
+            self._first_error = self._first_error or said(self._kafka, error)

@@ -15,6 +15,7 @@ from confluent_kafka import Producer as KafkaProducer
 
 from streamlearn.config import KafkaConfig
 from streamlearn.errors import BrokerError
+from streamlearn.runtime.connection import said
 from streamlearn.wire import cloud_events as wire
 
 TopicPartition: TypeAlias = tuple[str, int]
@@ -57,6 +58,7 @@ class KafkaPublisher:
 
     def __init__(self, kafka: KafkaConfig, *, client_id: str) -> None:
         self.give_up = threading.Event()
+        self._kafka = kafka
         self._bootstrap = kafka.bootstrap
         self._acknowledged: dict[TopicPartition, Acknowledged] = {}
         self._failed: KafkaError | None = None
@@ -125,7 +127,8 @@ class KafkaPublisher:
     def _check(self) -> None:
         if self._failed is not None:
             raise BrokerError(
-                f"the broker at {self._bootstrap} did not take a message: {self._failed.str()}; "
+                f"the broker at {self._bootstrap} did not take a message: "
+                f"{said(self._kafka, self._failed)}; "
                 "nothing was acknowledged, so a restarted worker learns it again"
             )
         if self.give_up.is_set() and len(self._producer) > 0:

@@ -198,6 +198,16 @@ class Subscriber(AbstractContextManager["Subscriber"]):
         """How many messages had which outcome."""
         return dict(self._replica.counts)
 
+    @property
+    def refused(self) -> str | None:
+        """How many messages were signed by nobody who is trusted, and the last; None: none."""
+        if self._reader.foreign is None:
+            return None
+        count = self._replica.counts[Outcome.FOREIGN]
+        return (
+            f"{count} messages at {self._bootstrap} were refused; the last: {self._reader.foreign}"
+        )
+
     def close(self) -> None:
         """End the reading thread. Models at hand go on predicting, and no longer change."""
         self._closed = True
@@ -252,12 +262,8 @@ class Subscriber(AbstractContextManager["Subscriber"]):
 
     def _unknown(self, stream: str) -> str:
         known = self._replica.streams()
-        if not known and self._reader.foreign is not None:
-            return (
-                f"no model of stream {stream!r} that can be trusted was published at "
-                f"{self._bootstrap}; {self._replica.counts[Outcome.FOREIGN]} messages were "
-                f"refused, the last one was {self._reader.foreign}"
-            )
+        if not known and self.refused is not None:
+            return f"no model of stream {stream!r} that can be trusted: {self.refused}"
         if not known:
             return (
                 f"no model of stream {stream!r}, nor of any other, was published at "

@@ -34,7 +34,7 @@ from streamlearn.errors import (
     StreamlearnError,
     UpdateError,
 )
-from streamlearn.runtime.connection import Refusals, answer, no_topics
+from streamlearn.runtime.connection import Refusals, answer, no_topics, said
 from streamlearn.runtime.replica import Replica, Stamp
 from streamlearn.wire import update_codec
 from streamlearn.wire.signing import Verifier
@@ -89,6 +89,7 @@ class UpdateReader:
         self._verifier = verifier
         self._replica = replica
         self._on_change = on_change
+        self._kafka = kafka
         self._bootstrap = kafka.bootstrap
         self._stop = threading.Event()
         self._caught_up = threading.Event()
@@ -144,7 +145,10 @@ class UpdateReader:
             while not self._stop.is_set():
                 self._poll(POLL_S)
                 self._mend()
-        except (KafkaException, StreamlearnError) as error:
+        except KafkaException as error:
+            why = said(self._kafka, error.args[0])
+            self.error = BrokerError(f"reading from {self._bootstrap} ended: {why}")
+        except StreamlearnError as error:
             self.error = BrokerError(f"reading from {self._bootstrap} ended: {error}")
         except Exception as error:
             self.error = error

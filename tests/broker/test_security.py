@@ -220,6 +220,21 @@ def test_the_table_knows_all_roles_and_who_fits_which(secured: Secured) -> None:
         access.apply(secured.kafka("watcher"), [("feeder", "watcher")], secured.topics, GROUP)
 
 
+def test_who_lacks_a_right_is_told_at_once(secured: Secured) -> None:
+    """Not when messages time out after a minute; and no thread dies of it."""
+    for user in ("subscriber", "worker"):  # may write nothing at all; may write elsewhere
+        with (
+            pytest.raises(BrokerError, match=rf"user '{user}' has no right .*streamlearn doctor"),
+            Feeder(secured.kafka(user), topic_prefix=PREFIX) as feeder,
+        ):
+            feeder.send("boiler", {"a": 1.0}, label="x")
+    with (
+        pytest.raises(BrokerError, match=r"user 'feeder' has no right .*streamlearn doctor"),
+        Subscriber(secured.kafka("feeder"), topic_prefix=PREFIX) as subscriber,
+    ):
+        subscriber.streams()
+
+
 # --- who gets in -------------------------------------------------------------------------------
 
 

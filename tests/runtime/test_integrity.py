@@ -226,6 +226,6 @@ def test_who_trusts_nothing_that_is_there_is_told_why(
     unsigned.send("updates", *unsigned.update(None, models[1]))
     with (
         Subscriber(kafka, topic_prefix=topics.prefix, public_key=PUBLIC) as subscriber,
-        pytest.raises(InputError, match=r"can be trusted.* 2 messages were refused.*not signed"),
+        pytest.raises(InputError, match=r"can be trusted: 2 messages .* refused.*not signed"),
     ):
         subscriber.model("s")
