@@ -1,0 +1,132 @@
+"""The worker as a process on a real broker: bad messages, metrics, and how it ends."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from confluent_kafka import Producer
+
+from streamlearn import topics as topic_specs
+from streamlearn.config import KafkaConfig
+from streamlearn.runtime import admin
+from streamlearn.runtime.broker import LocalBroker
+from streamlearn.runtime.log import KafkaLog
+from streamlearn.topics import Topics
+from streamlearn.wire import dead_letter_codec, metrics_codec
+
+PATIENCE_S = 60.0
+
+
+class Running:
+    """A worker and what it said so far."""
+
+    def __init__(self, process: "subprocess.Popen[bytes]", log: Path) -> None:
+        self.process = process
+        self._log = log
+
+    def said(self) -> str:
+        return self._log.read_text(errors="replace")
+
+    def wait_until_said(self, pattern: str) -> "re.Match[str]":
+        deadline = time.monotonic() + PATIENCE_S
+        while (found := re.search(pattern, self.said())) is None:
+            assert self.process.poll() is None and time.monotonic() < deadline, self.said()
+            time.sleep(0.05)
+        return found
+
+
+@contextmanager
+def worker(bootstrap: str, prefix: str, folder: Path) -> Iterator[Running]:
+    settings = {
+        "STREAMLEARN_BOOTSTRAP": bootstrap,
+        "STREAMLEARN_TOPICS__PREFIX": prefix,
+        "STREAMLEARN_WORKER__GROUP": prefix + "group",
+        "STREAMLEARN_WORKER__CHECKPOINT_INTERVAL_S": "0.5",
+        "STREAMLEARN_LEARNER__RANDOM_FEATURES": "3",
+    }
+    path = folder / "log"
+    with path.open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "streamlearn", "worker", "--metrics-port", "0"]
+            + ["--state-dir", str(folder / "state")],
+            stderr=log,
+            env={**os.environ, **settings},
+        )
+    try:
+        yield Running(process, path)
+    finally:
+        if process.poll() is None:
+            process.kill()
+        process.wait()
+
+
+def test_bad_messages_cost_nothing_but_themselves(
+    kafka: KafkaConfig, topics: Topics, tmp_path: Path
+) -> None:
+    producer = Producer({**kafka.client_settings(), "message.max.bytes": 60 << 20})
+    events = topics["events"].full_name
+
+    def good(number: int) -> bytes:
+        return json.dumps({"x": number, "label": "ab"[number % 2]}).encode()
+
+    with worker(kafka.bootstrap, topics.prefix, tmp_path) as running:
+        log = KafkaLog(kafka, group=topics.prefix + "group")
+        for number in range(20):
+            producer.produce(events, good(number), "s", partition=0)
+            if number == 10:
+                for bad in (b"\xff\x00", b"", b'{"label": "a"}', bytes(50 << 20)):
+                    producer.produce(events, bad, "s", partition=0)
+        assert producer.flush(60) == 0
+        deadline = time.monotonic() + PATIENCE_S
+        while log.committed(events, 0) != 24:
+            assert running.process.poll() is None and time.monotonic() < deadline, running.said()
+            time.sleep(0.1)
+        records = log.read(topics["deadletters"].full_name, 0, 0, 99)
+        dead = [dead_letter_codec.decode(r.value, r.key, r.headers) for r in records]
+        assert [(letter.reason.value, letter.offset) for letter in dead] == [
+            ("undecodable", 11),
+            ("empty_frame", 12),
+            ("no_features", 13),
+            ("too_large", 14),
+        ]
+        assert dead[3].cut_from == 50 << 20
+        url = running.wait_until_said(r"http://\S+/metrics")[0]
+        with urllib.request.urlopen(url) as answer:
+            text = answer.read().decode()
+        assert 'streamlearn_events_total{stream="s"} 20.0' in text
+        assert 'streamlearn_dead_letters_total{reason="too_large"} 1.0' in text
+        while not (record := list(log.read(topics["metrics"].full_name, 0, 0, 1))):
+            assert time.monotonic() < deadline, running.said()
+            time.sleep(0.1)
+        samples = metrics_codec.decode(record[0].value)
+        assert "streamlearn_events_total" in {sample.name for sample in samples}
+        log.close()
+        running.process.terminate()
+        assert running.process.wait(15) == 0, running.said()
+
+
+def test_sigterm_ends_it_in_time_though_no_broker_answers(tmp_path: Path) -> None:
+    with LocalBroker() as broker:
+        kafka = KafkaConfig(bootstrap=broker.bootstrap)
+        admin.apply(kafka, topic_specs.load(prefix="t.", partitions=4))
+        with worker(broker.bootstrap, "t.", tmp_path) as running:
+            running.wait_until_said("partition 3: epoch")
+            broker.kill9()
+            running.process.terminate()
+            assert running.process.wait(15) == 1
+            assert "nothing is lost" in running.said()
+
+
+def test_missing_topics_are_named_with_the_remedy(kafka: KafkaConfig, tmp_path: Path) -> None:
+    with worker(kafka.bootstrap, "nowhere.", tmp_path) as running:
+        assert running.process.wait(PATIENCE_S) == 1
+        assert "nowhere.events is missing" in running.said()
+        assert "streamlearn topics apply" in running.said()
+        assert "Traceback" not in running.said()
