@@ -108,12 +108,13 @@ class StreamLearner:
         admitted = None if self._pending is None else self._pending.admit(frame)
         frame = frame if admitted is None else admitted.frame
         lookup = self._lookup(frame)
-        whole = None if frame.texts or self._asked_by(frame) else self._inputs.rows(frame)
+        whole = None if self._new_columns(frame) else self._inputs.rows(frame)
+        plain = whole is not None and not frame.texts and self._census.passes(whole)
         steps: list[_Step] = []
         with one_thread():
             for start, stop in self._cuts(len(frame)):
                 rows = None if whole is None else whole[start:stop]
-                steps.append(self._step(frame.rows(start, stop), rows, lookup))
+                steps.append(self._step(frame.rows(start, stop), rows, lookup, plain=plain))
         self.version += 1
         outcome = self._outcome(base_version, steps)
         if self._pending is None or admitted is None:
@@ -199,11 +200,20 @@ class StreamLearner:
         return cuts
 
     def _step(
-        self, step: Frame, rows: NDArray[np.float64] | None, lookup: NDArray[np.int32]
+        self,
+        step: Frame,
+        rows: NDArray[np.float64] | None,
+        lookup: NDArray[np.int32],
+        *,
+        plain: bool,
     ) -> _Step:
-        """One step. `rows` None: it may bring new inputs; lookup: class of each label code."""
-        n_known, may_grow = len(self._inputs), rows is None
-        if rows is None:
+        """One step. `rows` None: it may bring new columns; lookup: class of each label code.
+
+        `plain`: there is nothing for the census in it.
+        """
+        n_known = len(self._inputs)
+        new = {} if rows is not None else dict.fromkeys(self._new_columns(step), 0)
+        if rows is None or rows.shape[1] < n_known:
             rows = self._inputs.rows(step)
         tested = self._mixture.test(rows, texts_of(step, self._texts))  # 1
         predicted = np.full(len(step), -1, np.int32)
@@ -211,8 +221,10 @@ class StreamLearner:
             predicted = tested.served.argmax(axis=1).astype(np.int32)
         codes, new_class = self._class_codes(step, lookup)
         learned = tested
-        grown = may_grow and self._take_inputs(step)  # 2
-        if grown or new_class:
+        if not plain:
+            numbers = rows[:, self._inputs.numbers]
+            new |= self._census.count(step, numbers, codes, len(self._classes), self._inputs)
+        if self._take_inputs(new) or new_class:  # 2
             rows = self._inputs.rows(step)
             self._standardiser.update(rows, n_known, len(self._inputs))
             self._publish_scale()
@@ -232,8 +244,8 @@ class StreamLearner:
         self.n_events += len(step)
         return _Step(tested.served, predicted, score, kept_slots)
 
-    def _asked_by(self, frame: Frame) -> tuple[Input, ...]:
-        return self._inputs.asked_by(frame, max_recent=self.settings.max_context_columns)
+    def _new_columns(self, frame: Frame) -> tuple[Input, ...]:
+        return self._inputs.new_columns(frame, max_recent=self.settings.max_context_columns)
 
     def _class_codes(
         self, step: Frame, lookup: NDArray[np.int32]
@@ -247,9 +259,8 @@ class StreamLearner:
             lookup[code] = self._classes.setdefault(step.label_values[code], len(self._classes))
         return lookup[step.label_codes], True
 
-    def _take_inputs(self, step: Frame) -> bool:
-        """Whether the step brought inputs or texts; their first scale is that of this step."""
-        new = dict.fromkeys(self._asked_by(step), 0) | self._census.count(step, self._inputs)
+    def _take_inputs(self, new: Mapping[Input, int]) -> bool:
+        """Add inputs, and in how many events they were 1; whether there are any, or new texts."""
         n_known, texts = len(self._inputs), self._texts
         if new:
             self._inputs = self._inputs.grown(list(new))
@@ -338,6 +349,7 @@ class StreamLearner:
             "mixture": self._mixture.state(),
             "prequential": self.prequential.state(),
             "drift": self.drift.state(),
+            "census": self._census.state(),
             "reservoir": self.reservoir.state(),
         }
         if self._pending is not None:
@@ -351,7 +363,6 @@ class StreamLearner:
             "n_events": self.n_events,
             "since_keep": self._since_keep,
             "inputs": self._inputs.as_json(),
-            "strings": self._census.as_json(),
             "classes": list(self._classes),
         }
         scale = self._standardiser
@@ -397,7 +408,7 @@ class StreamLearner:
         learner.version, learner.n_events = int(meta["version"]), int(meta["n_events"])
         learner._since_keep = int(meta["since_keep"])
         learner._inputs = Inputs.from_json(meta["inputs"])
-        learner._census = Census.from_json(meta["strings"])
+        learner._census = Census.restore(meta["census"], part(arrays, "census/"))
         learner._texts = learner._census.text_columns
         learner._classes = {label: code for code, label in enumerate(meta["classes"])}
         scale = learner._standardiser

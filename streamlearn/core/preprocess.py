@@ -1,12 +1,12 @@
 """Stage 1, preprocess: a frame's columns become rows of numbers, and their scale is learned.
 
 In: frames, whose columns come and go. Out: rows (n, d) with one place for every input: a number
-column, a missing flag of it (from its first missing value on), a category of a string column.
+column, a missing flag of it, a category of a string column.
 Features, the next stage, standardises these rows with what `Standardiser` has learned so far.
 
 Inputs are only ever added, at the end, so what was learned about earlier ones stays as it is: an
 input that did not exist yet was at its mean, which standardised is 0.
-What a string column holds is told by census; texts and images have experts of their own.
+Which flags and categories there are is told by census; texts and images have experts of their own.
 """
 
 from collections.abc import Mapping, Sequence
@@ -108,22 +108,16 @@ class Inputs:
             if text is not None:
                 rows[row, categories.get(text, other)] = 1.0
 
-    def asked_by(self, frame: Frame, *, max_recent: int) -> tuple[Input, ...]:
-        """Number inputs that this frame needs and that don't exist yet, in a fixed order."""
-        new: list[Input] = []
-        known = self._places
-        fresh = [name for name in frame.columns if (NUMBER, name, "") not in known]
+    def __contains__(self, one: object) -> bool:
+        return isinstance(one, Input) and (one.kind, one.column, one.value) in self._places
+
+    def new_columns(self, frame: Frame, *, max_recent: int) -> tuple[Input, ...]:
+        """Number columns of the frame that are no inputs yet, in their order."""
+        if frame.columns == self.number_names:
+            return ()
+        fresh = [name for name in frame.columns if (NUMBER, name, "") not in self._places]
         recent = bool(fresh) and len(self.number_names) + len(fresh) <= max_recent
-        new += [Input(NUMBER, name, recent=recent) for name in fresh]
-        with_gaps: list[str] = []
-        finite = np.isfinite(frame.numbers)
-        if not finite.all():
-            with_gaps = [frame.columns[j] for j in np.flatnonzero(~finite.all(axis=0))]
-        if frame.columns != self.number_names:
-            present = set(frame.columns)
-            with_gaps += [name for name in self.number_names if name not in present]
-        new += [Input(MISSING, c) for c in with_gaps if (MISSING, c, "") not in known]
-        return tuple(new)
+        return tuple(Input(NUMBER, name, recent=recent) for name in fresh)
 
     def grown(self, new: Sequence[Input]) -> "Inputs":
         """With new ones at the end, those beyond MAX_INPUTS left out."""

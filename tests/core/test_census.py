@@ -1,10 +1,12 @@
-"""What columns are told to hold, from counts alone."""
+"""What columns are told to hold, from counts alone: categories, words, gaps that mean something."""
 
 import json
 
 import numpy as np
+import pytest
+from numpy.typing import NDArray
 
-from streamlearn.core.census import COUNTED_VALUES, MAX_CATEGORIES, Census
+from streamlearn.core.census import COUNTED_VALUES, MAX_CATEGORIES, Census, Gaps
 from streamlearn.core.preprocess import CATEGORY, OTHER, Input, Inputs
 from streamlearn.core.records import Frame
 
@@ -25,7 +27,9 @@ class Life:
         self.census, self.inputs = Census(), Inputs()
 
     def count(self, values: Values) -> dict[Input, int]:
-        new = self.census.count(step(values), self.inputs)
+        one = step(values)
+        numbers = np.zeros((len(one), 0))
+        new = self.census.count(one, numbers, one.label_codes, 0, self.inputs)
         self.inputs = self.inputs.grown(list(new))
         return new
 
@@ -89,12 +93,74 @@ def test_steps_do_not_matter() -> None:
     one.count(values)
     for value in values:
         many.count([value])
-    assert one.census.as_json() == many.census.as_json()
+    assert one.census.strings == many.census.strings
     assert sorted(one.categories) == sorted(many.categories)
 
 
-def test_it_survives_json() -> None:
+def test_it_survives_bytes() -> None:
     life = Life()
     life.count(["a", "a", "b" * 70])
-    again = Census.from_json(json.loads(json.dumps(life.census.as_json())))
-    assert again.as_json() == life.census.as_json() and again.text_columns == ("t",)
+    flagged(life.census.gaps, *stream(400, gaps={0: 0.5, 1: 0.1}))
+    meta, arrays = life.census.state()
+    again = Census.restore(json.loads(json.dumps(meta)), arrays)
+    assert json.dumps(again.state()[0]) == json.dumps(meta) and again.text_columns == ("t",)
+    rest = stream(400, gaps={0: 0.5, 1: 0.1}, seed=1)
+    flagged(again.gaps, *rest)
+    flagged(life.census.gaps, *rest)
+    for name, array in life.census.state()[1].items():
+        assert (array == again.state()[1][name]).all() and array.size
+
+
+def stream(
+    n: int, *, gaps: dict[int, float], d: int = 4, seed: int = 0, lasting: int = 1
+) -> tuple[NDArray[np.float64], NDArray[np.int32]]:
+    """Numbers (n, d) and classes that last `lasting` events; column 0 has gaps by class."""
+    rng = np.random.default_rng(seed)
+    drawn = rng.choice(list(gaps), n // lasting + 1)
+    codes = np.repeat(drawn, lasting)[:n].astype(np.int32)
+    numbers = rng.normal(size=(n, d))
+    numbers[rng.random((n, d)) < 0.1] = np.nan
+    numbers[:, 0] = np.where(rng.random(n) < np.array([gaps[c] for c in codes]), np.nan, 1.0)
+    return numbers, codes
+
+
+def flagged(gaps: Gaps, numbers: NDArray[np.float64], codes: NDArray[np.int32]) -> set[int]:
+    """Columns whose gaps go with classes, counted in steps of 16."""
+    n_classes = int(codes.max()) + 1
+    steps = range(0, len(codes), 16)
+    counted = [gaps.count(numbers[i : i + 16], codes[i : i + 16], n_classes) for i in steps]
+    return {column for found in counted for column in found}
+
+
+def test_gaps_that_go_with_a_class_are_found_soon() -> None:
+    assert flagged(Gaps(), *stream(64, gaps={0: 0.9, 1: 0.05})) == {0}
+    assert flagged(Gaps(), *stream(1000, gaps={0: 0.3, 1: 0.1, 2: 0.1})) == {0}
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_gaps_at_random_are_not(seed: int) -> None:
+    assert flagged(Gaps(), *stream(4000, d=30, gaps={0: 0.2, 1: 0.2, 2: 0.2}, seed=seed)) == set()
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_an_outage_while_a_class_lasts_is_no_evidence(seed: int) -> None:
+    numbers, codes = stream(4000, gaps={0: 0.0, 1: 0.0}, lasting=50, seed=seed)
+    for start in np.random.default_rng(seed).integers(0, 4000, 8):
+        numbers[start : start + 60, 0] = np.nan
+    assert flagged(Gaps(), numbers, codes) == set()
+    found = flagged(Gaps(), *stream(4000, gaps={0: 0.9, 1: 0.0}, lasting=50, seed=seed))
+    assert found == {0}  # though each class counts once
+
+
+def test_what_is_always_or_never_missing_has_no_flag() -> None:
+    numbers, codes = stream(1000, gaps={0: 0.2, 1: 0.2})
+    numbers[:, 1], numbers[:, 2] = np.nan, 0.0
+    assert flagged(Gaps(), numbers, codes) == set()
+    assert flagged(Gaps(), numbers, np.full(1000, -1, np.int32)) == set()
+
+
+def test_without_gaps_nothing_is_counted() -> None:
+    gaps = Gaps()
+    numbers, codes = stream(100, gaps={0: 0.0, 1: 0.0})
+    flagged(gaps, np.nan_to_num(numbers), codes)
+    assert len(gaps.tables) == 0

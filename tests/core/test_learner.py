@@ -77,7 +77,7 @@ def test_taking_state_and_model_changes_nothing(make_stream: MakeStream) -> None
 
 
 def test_state_that_does_not_fit_is_refused(make_stream: MakeStream) -> None:
-    state = learn_all(make_stream(100)).state()
+    state = learn_all(make_stream(100, missing=0.1)).state()
     with pytest.raises(StateError, match="settings"):
         StreamLearner.restore(state, replace(SMALL, seed=1))
     with pytest.raises(StateError, match="format"):
@@ -87,7 +87,7 @@ def test_state_that_does_not_fit_is_refused(make_stream: MakeStream) -> None:
         StreamLearner.restore(replace(state, meta={**state.meta, "mixture": other_draws}), SMALL)
     older = {k: v for k, v in state.meta["settings"].items() if k != "softmax_rates"}
     StreamLearner.restore(replace(state, meta={**state.meta, "settings": older}), SMALL)
-    for name in ("scale/mean", "mixture/ridge/a/gram/100", "mixture/softmax"):
+    for name in ("scale/mean", "mixture/ridge/a/gram/100", "mixture/softmax", "census/tables"):
         arrays = {key: array for key, array in state.arrays.items() if key != name}
         with pytest.raises(StateError, match="not whole"):
             StreamLearner.restore(replace(state, arrays=arrays), SMALL)
@@ -284,6 +284,49 @@ def test_columns_that_vanish_come_empty_or_never_change(make_stream: MakeStream)
     assert learner.prequential.accuracy > 0.8
     for tensor in learner.model().tensors.values():
         assert np.isfinite(tensor).all()
+
+
+def gappy(frames: list[Frame], *, informative: bool) -> list[Frame]:
+    """A tenth of all values missing at random; or a column more, whose gaps tell class 0."""
+    rng = np.random.default_rng(5)
+    lacking = []
+    for frame in frames:
+        numbers = frame.numbers.copy()
+        if informative:
+            likely = np.where(frame.label_codes == 0, 0.9, 0.1)
+            column = np.where(rng.random(len(frame)) < likely, np.nan, 1.0)
+            numbers = np.column_stack([numbers, column])
+            lacking.append(replace(frame, columns=(*frame.columns, "late"), numbers=numbers))
+        else:
+            numbers[rng.random(numbers.shape) < 0.1] = np.nan
+            lacking.append(replace(frame, numbers=numbers))
+    return lacking
+
+
+def imputed(frames: list[Frame]) -> list[Frame]:
+    """Each gap filled with its column's mean."""
+    mean = np.nanmean(np.concatenate([frame.numbers for frame in frames]), axis=0)
+    return [replace(f, numbers=np.where(np.isnan(f.numbers), mean, f.numbers)) for f in frames]
+
+
+def test_gaps_that_mean_nothing_cost_nothing(make_stream: MakeStream) -> None:
+    frames = gappy(make_stream(1500, d=20, n_classes=2), informative=False)
+    learner = learn_all(frames)
+    plain = learn_all(imputed(frames))
+    assert learner.prequential.accuracy > plain.prequential.accuracy - 0.01
+    assert len(learner.model().manifest["inputs"]) == 20
+
+
+def test_gaps_that_mean_something_are_used(make_stream: MakeStream) -> None:
+    frames = gappy(make_stream(1500, d=3, n_classes=3), informative=True)
+    learner = learn_all(frames)
+    plain = learn_all(imputed(frames))
+    assert learner.prequential.accuracy > plain.prequential.accuracy + 0.03
+    assert learner.model().manifest["inputs"][-1][:2] == ["missing", "late"]
+    asked = frames[-1]
+    told = learner.model().predict_proba(asked)[:, learner.classes.index("class 0")]
+    gap = np.isnan(asked.numbers[:, -1])
+    assert told[gap].mean() > told[~gap].mean() + 0.3
 
 
 def test_text_columns_of_few_values_are_categories() -> None:

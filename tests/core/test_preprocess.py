@@ -34,7 +34,7 @@ def frame(
 
 
 def taken(inputs: Inputs, one: Frame, *, max_recent: int = 64) -> Inputs:
-    return inputs.grown(inputs.asked_by(one, max_recent=max_recent))
+    return inputs.grown(inputs.new_columns(one, max_recent=max_recent))
 
 
 def test_number_columns_become_inputs_in_their_order() -> None:
@@ -42,7 +42,7 @@ def test_number_columns_become_inputs_in_their_order() -> None:
     inputs = taken(Inputs(), one)
     assert [i.column for i in inputs.inputs] == ["b", "a"] and inputs.recent == (0, 1)
     assert inputs.rows(one).tolist() == [[1, 3], [2, 4]]
-    assert inputs.asked_by(one, max_recent=64) == ()
+    assert inputs.new_columns(one, max_recent=64) == ()
 
 
 def test_rows_are_copies() -> None:
@@ -52,14 +52,14 @@ def test_rows_are_copies() -> None:
 
 
 @pytest.mark.filterwarnings("error")
-def test_a_gap_brings_a_flag_and_infinity_is_a_gap() -> None:
-    first = frame({"a": [1, 2], "b": [0, 0]})
-    inputs = taken(Inputs(), first)
-    second = frame({"a": [np.nan, 5], "b": [np.inf, -np.inf]})
-    asked = inputs.asked_by(second, max_recent=64)
-    assert asked == (Input(MISSING, "a"), Input(MISSING, "b"))
-    rows = inputs.grown(asked).rows(second)
-    np.testing.assert_array_equal(rows, [[np.nan, np.nan, 1, 1], [5, np.nan, 0, 1]])
+def test_a_flag_tells_gaps_and_infinity_is_a_gap() -> None:
+    inputs = taken(Inputs(), frame({"a": [1, 2], "b": [0, 0]}))
+    gaps = frame({"a": [np.nan, 5], "b": [np.inf, -np.inf]})
+    assert taken(inputs, gaps).inputs == inputs.inputs
+    np.testing.assert_array_equal(inputs.rows(gaps), [[np.nan, np.nan], [5, np.nan]])
+    flagged = inputs.grown([Input(MISSING, "a"), Input(MISSING, "b")])
+    np.testing.assert_array_equal(flagged.rows(gaps), [[np.nan, np.nan, 1, 1], [5, np.nan, 0, 1]])
+    assert Input(MISSING, "a") in flagged and Input(MISSING, "a") not in inputs
 
 
 def test_a_vanished_column_is_missing_and_an_unknown_one_is_ignored() -> None:
@@ -67,8 +67,8 @@ def test_a_vanished_column_is_missing_and_an_unknown_one_is_ignored() -> None:
     later = frame({"c": [3], "a": [1]})
     np.testing.assert_array_equal(inputs.rows(later), [[1, np.nan]])
     grown = taken(inputs, later)
-    assert [(i.kind, i.column) for i in grown.inputs[2:]] == [(NUMBER, "c"), (MISSING, "b")]
-    np.testing.assert_array_equal(grown.rows(later), [[1, np.nan, 3, 1]])
+    assert [(i.kind, i.column) for i in grown.inputs[2:]] == [(NUMBER, "c")]
+    np.testing.assert_array_equal(grown.rows(later), [[1, np.nan, 3]])
 
 
 def test_huge_numbers_stay_finite() -> None:
@@ -95,7 +95,7 @@ def test_inputs_are_bounded() -> None:
 
 def test_inputs_survive_json() -> None:
     strings = (Input(OTHER, "t"), Input(CATEGORY, "t", "x"))
-    inputs = taken(Inputs(), frame({"a": [np.nan]})).grown(strings)
+    inputs = taken(Inputs(), frame({"a": [np.nan]})).grown([Input(MISSING, "a"), *strings])
     assert Inputs.from_json(inputs.as_json()).inputs == inputs.inputs
 
 

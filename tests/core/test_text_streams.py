@@ -238,8 +238,9 @@ def test_what_does_not_fit_is_refused() -> None:
         arrays = {**state.arrays, name: state.arrays[name][:-1]}
         with pytest.raises(StateError):
             StreamLearner.restore(replace(state, arrays=arrays), SMALL)
+    census = {**state.meta["census"], "strings": []}
     with pytest.raises(StateError):
-        StreamLearner.restore(replace(state, meta={**state.meta, "strings": []}), SMALL)
+        StreamLearner.restore(replace(state, meta={**state.meta, "census": census}), SMALL)
     for name, wrong in (
         ("text/buckets", model.tensors["text/buckets"] + 2**20),
         ("text/weights", model.tensors["text/weights"][:, :-1]),

@@ -84,14 +84,15 @@ class ErrorDetector:
         return Alarm(int(told[1]), float(told[2])) if told[1] >= 0 else None
 
     def state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
-        """Everything needed to go on; levels that were never used are left out."""
+        """Everything needed to go on; what is not in use is left out, or zero."""
         top = int(np.flatnonzero(self._used).max(initial=-1)) + 1
+        in_use = np.arange(self._sums.shape[1]) < self._used[:top, None]
         return {"score": self.score, "n_labelled": self.n_labelled}, {
             "filling": self._filling.copy(),
             "used": self._used[:top].copy(),
-            "sums": self._sums[:top].copy(),
-            "end_event": self._end_event[:top].copy(),
-            "end_time": self._end_time[:top].copy(),
+            "sums": np.where(in_use, self._sums[:top], 0),
+            "end_event": np.where(in_use, self._end_event[:top], 0),
+            "end_time": np.where(in_use, self._end_time[:top], 0.0),
         }
 
     def resume(self, meta: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> None:
