@@ -73,6 +73,9 @@ ALLOWED = {
     },
     "subscriber": {"read updates", "read snapshots", "read slow"},
     "watcher": {"read metrics", "read predictions", "read deadletters", "see group"},
+    "auditor": {
+        *("read events", "read updates", "read snapshots", "read deadletters", "see group"),
+    },
     "admin": {"create topic", "alter topic", "see group"},
 }
 TRIED = {
