@@ -131,6 +131,7 @@ class WorkerConfig(_Section):
     metrics_port: Port = 9464  # 0: any free one
     checkpoint_interval_s: float = Field(5.0, gt=0)
     predictions: bool = False  # publish each event's prediction
+    late_labels: bool = False  # pass labels that come later than their events on to them
     signing_key: Path | None = None  # `streamlearn keys new` makes it
     memory_budget_mib: int = Field(1024, ge=64)  # for the streams that are kept in memory
 

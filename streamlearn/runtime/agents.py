@@ -127,6 +127,20 @@ class Agent:
             finally:
                 self._generation = None
 
+    async def pass_on(
+        self, events: Sequence[Any], job: Callable[[Sequence[tuple[int, Arrival]]], None]
+    ) -> None:
+        """Have messages of another topic sent on; they are acknowledged when the broker has them.
+
+        Those of an earlier ownership are left to the next owner.
+        """
+        async with self._turn:
+            messages = [e.message for e in events if e.message.generation_id == self._generation]
+            if messages:
+                await self._job(job, [(m.partition, _arrival(m)) for m in messages])
+            for message in messages:
+                self._acknowledge(message)
+
     def close(self) -> None:
         """End the learning thread, after its last job."""
         self._thread.shutdown(wait=True)
@@ -142,15 +156,7 @@ class Agent:
             pending = self._pending.get(message.partition)
             if pending is None or message.generation_id != self._generation:
                 continue  # of an earlier ownership: it comes again, here or to the next owner
-            arrivals.setdefault(message.partition, []).append(
-                Arrival(
-                    message.offset,
-                    message.key,
-                    message.value,
-                    message.headers or (),
-                    message.timestamp,
-                )
-            )
+            arrivals.setdefault(message.partition, []).append(_arrival(message))
             message.value, message.headers = None, None  # what waits keeps offsets, no payloads
             pending.messages.append(message)
         return arrivals
@@ -183,3 +189,9 @@ class Agent:
                 raise
 
         return await asyncio.get_running_loop().run_in_executor(self._thread, run)
+
+
+def _arrival(message: Any) -> Arrival:
+    return Arrival(
+        message.offset, message.key, message.value, message.headers or (), message.timestamp
+    )

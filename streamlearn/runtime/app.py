@@ -25,6 +25,7 @@ from streamlearn.config import Config, KafkaConfig
 from streamlearn.errors import BrokerError, ConfigError, StreamlearnError
 from streamlearn.runtime import access, admin, keys
 from streamlearn.runtime.agents import MAX_FRAMES, WITHIN_S, Agent
+from streamlearn.runtime.late_labels import Forwarding
 from streamlearn.runtime.log import KafkaLog
 from streamlearn.runtime.logs import OURS
 from streamlearn.runtime.process import HARD_STOP_S, Hushed, Process, hard_stop, later
@@ -57,7 +58,7 @@ class _Transport(driver.Transport):
 
 
 class WorkerApp(faust.App):
-    """Faust's app with one agent on the events topic."""
+    """Faust's app with one agent on the events topic, and perhaps one on the labels topic."""
 
     def __init__(self, config: Config, topics: Topics, worker_id: str) -> None:
         kafka, worker = config.kafka, config.worker
@@ -82,15 +83,19 @@ class WorkerApp(faust.App):
         self.failure: BaseException | None = None
         self.learning: Agent
         self.trainer: Trainer
+        self.forwarding: Forwarding
         self._events = topics["events"].full_name
-        source = self.topic(
-            self._events, key_type=bytes, key_serializer="raw", value_type=bytes,
-            value_serializer="raw",
-        )  # fmt: skip
-        self.agent(source, concurrency=1)(self._learn)
+        self.agent(self._source(self._events), concurrency=1)(self._learn)
+        if worker.late_labels:
+            self.agent(self._source(topics["labels"].full_name), concurrency=1)(self._pass_on)
         self.on_rebalance_complete.connect(self._own)
         self.on_before_shutdown.connect(self._last_checkpoint)
         self.task(self._tick)
+
+    def _source(self, topic: str) -> Any:
+        return self.topic(
+            topic, key_type=bytes, key_serializer="raw", value_type=bytes, value_serializer="raw"
+        )
 
     def _new_transport(self) -> Any:
         return _Transport(self.conf.broker_consumer, self)
@@ -105,6 +110,12 @@ class WorkerApp(faust.App):
         async for events in stream.noack_take(MAX_FRAMES, within=WITHIN_S):
             with self._stops_worker():
                 await self.learning.take(events)
+
+    async def _pass_on(self, stream: Any) -> None:
+        """Late labels join the events log: what is learned follows from that log alone."""
+        async for events in stream.noack_take(MAX_FRAMES, within=WITHIN_S):
+            with self._stops_worker():
+                await self.learning.pass_on(events, self.forwarding.forward)
 
     async def _own(self, *_: Any, **__: Any) -> None:
         # awaited before events flow (on_partitions_assigned is not)
@@ -154,6 +165,11 @@ def run(config: Config) -> None:
 
     BrokerError when no broker answers or topics are missing, ConfigError when they are wrong.
     """
+    if config.worker.late_labels and not config.learner.late_labels:
+        raise ConfigError(
+            "worker.late_labels passes labels on to events that nobody remembers; set "
+            "STREAMLEARN_LEARNER__LATE_LABELS to how many each stream should remember, as 1024"
+        )
     topics = topic_specs.load(prefix=config.topics.prefix, partitions=config.topics.partitions)
     access.check(config.kafka, "worker", topics, config.worker.group)
     _check_topics(config, topics)
@@ -195,8 +211,9 @@ def run(config: Config) -> None:
     if key is not None:
         log.info("what subscribers read is signed with key %s", key.key_id)
     warm_up(config.learner)
+    forwarding = Forwarding(topics, publisher=publisher, metrics=metrics)
     try:
-        _serve(config, topics, worker_id, trainer, publisher.give_up)
+        _serve(config, topics, worker_id, trainer, forwarding, publisher.give_up)
     finally:
         trainer.close()
         kafka_log.close()
@@ -205,10 +222,15 @@ def run(config: Config) -> None:
 
 
 def _serve(
-    config: Config, topics: Topics, worker_id: str, trainer: Trainer, give_up: threading.Event
+    config: Config,
+    topics: Topics,
+    worker_id: str,
+    trainer: Trainer,
+    forwarding: Forwarding,
+    give_up: threading.Event,
 ) -> None:
     app = WorkerApp(config, topics, worker_id)
-    app.trainer = trainer
+    app.trainer, app.forwarding = trainer, forwarding
     app.learning = Agent(
         trainer,
         acknowledge=lambda message: message.ack(app.consumer),

@@ -19,14 +19,21 @@ class DeadLetters:
         self._publisher = publisher
         self._metrics = metrics
 
-    def bury(self, partition: int, message: Arrival, rejected: Sequence[Rejection]) -> None:
-        """One message's rejections, of rows or of all of it."""
+    def bury(
+        self,
+        partition: int,
+        message: Arrival,
+        rejected: Sequence[Rejection],
+        *,
+        topic: str | None = None,
+    ) -> None:
+        """One message's rejections, of rows or of all of it; `topic` where it is not events."""
         letters = dead_letter_codec.encode(
             rejected,
             message.value,
             message.key,
             message.headers,
-            topic=self._events,
+            topic=topic or self._events,
             partition=partition,
             offset=message.offset,
         )

@@ -1,9 +1,9 @@
 """Learns a stream again from the events log alone: any past model, for audits and rollbacks.
 
 In: the records of one partition of the events topic, in order. Out: after each of them that
-counted, a `Step`; the learner itself is `Replay.learner`. Decodes, refuses and rolls back exactly
-as a worker does, so that the same settings give the same bits, but it publishes and stores
-nothing, and joins no group.
+counted, a `Step`; the learner itself is `Replay.learner`. Decodes, refuses, rolls back and learns
+late labels exactly as a worker does, so that the same settings give the same bits, but it
+publishes and stores nothing, and joins no group.
 
 A log whose beginning was removed by retention gives another model: `Replayed.cut` tells whether
 it may be so. Whether it is so, published hashes tell (`published`).
@@ -18,7 +18,7 @@ from streamlearn.core.settings import LearnerSettings
 from streamlearn.errors import FrameError, InputError, StateError
 from streamlearn.runtime.log import Log, Record
 from streamlearn.runtime.rollback import Rollbacks
-from streamlearn.wire import event_codec, rollback_codec
+from streamlearn.wire import event_codec, label_codec, rollback_codec
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +101,12 @@ class Replay:
             if learner is None:
                 return None
             self.learner = learner
+        elif label_codec.is_labels(record.headers):
+            late, _ = label_codec.decode(record.value, record.key, record.headers)
+            told = self.learner.learn_labels(late.event_ids, late.labels).outcome
+            if told is None:
+                return None
+            n_labelled, n_correct = told.n_labelled, told.n_correct
         else:
             frame, _ = event_codec.decode(
                 record.value, record.key, record.headers, record.timestamp_s

@@ -1,7 +1,8 @@
 """What the learning thread does: take partitions over, learn frames, publish, checkpoint.
 
 A micro-batch, in order (1 of the worker's order of effects, see agents):
-a decode; what can't be learned becomes a dead letter; a rollback replaces a stream's learner
+a decode; what can't be learned becomes a dead letter; a rollback replaces a stream's learner;
+  late labels are learned with the events that the learner remembers
 b test and learn, frame by frame, in the log's order; frames that a stream knows are skipped
 c slow weights that nobody has seen, acknowledged
 d an update a stream (several frames of a stream make one) and dead letters, acknowledged
@@ -14,6 +15,7 @@ the last checkpoint.
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -25,6 +27,7 @@ from streamlearn.errors import FrameError
 from streamlearn.runtime.checkpoint import Checkpoint, LostError, Sources, encode
 from streamlearn.runtime.dead_letters import DeadLetters
 from streamlearn.runtime.hot_streams import HotStream, HotStreams, size_of
+from streamlearn.runtime.late_labels import unknown
 from streamlearn.runtime.log import Log
 from streamlearn.runtime.logs import OURS
 from streamlearn.runtime.partition import Arrival, Partition
@@ -40,6 +43,7 @@ from streamlearn.wire import (
     dead_letter_codec,
     event_codec,
     kept_codec,
+    label_codec,
     metrics_codec,
     prediction_codec,
     rollback_codec,
@@ -185,6 +189,9 @@ class Trainer:
             if rollback_codec.is_rollback(message.headers):
                 self._roll_back(partition, message)
                 return
+            if label_codec.is_labels(message.headers):
+                self._learn_labels(partition, message)
+                return
             frame, rejected = event_codec.decode(
                 message.value, message.key, message.headers, message.timestamp_s
             )
@@ -206,6 +213,52 @@ class Trainer:
             self._refuse(partition, message, stream, error)
             return
         seconds = time.perf_counter() - begun
+        self._take(partition, message, stream, frame, outcome)
+        self._metrics.counter("streamlearn_repeated_events").inc(outcome.n_repeated)
+        if self._predictions:
+            self._tell(partition, message.offset, frame, outcome)
+        self._metrics.learned(_score(frame, outcome), seconds)
+
+    def _learn_labels(self, partition: Partition, message: Arrival) -> None:
+        """Late labels, to the events that their stream remembers; FrameError where they are none.
+
+        A message of which nothing is learned makes no version.
+        """
+        late, rejected = label_codec.decode(message.value, message.key, message.headers)
+        stream = self._stream(partition, late.stream)
+        if message.offset <= stream.offset:
+            self._metrics.counter("streamlearn_replayed_frames").inc()
+            return
+        begun = time.perf_counter()
+        try:
+            told = stream.learner.learn_labels(late.event_ids, late.labels)
+        except MemoryError:
+            raise
+        except Exception as error:
+            self._refuse(partition, message, stream, error)
+            return
+        seconds = time.perf_counter() - begun
+        rejected = (*rejected, *(unknown(late, row) for row in told.unknown))
+        if rejected:
+            self._dead_letters.bury(partition.number, message, rejected)
+        count = self._metrics.counter("streamlearn_late_labels")
+        count.labels("unknown").inc(len(told.unknown))
+        count.labels("repeated").inc(len(told.repeated))
+        if told.frame is not None and told.outcome is not None:
+            count.labels("learned").inc(len(told.frame))
+            self._take(partition, message, stream, told.frame, told.outcome)
+            score = _score(told.frame, told.outcome)  # its events were counted when they came
+            self._metrics.learned(replace(score, events=0), seconds)
+
+    def _take(
+        self,
+        partition: Partition,
+        message: Arrival,
+        stream: HotStream,
+        frame: Frame,
+        outcome: Outcome,
+    ) -> None:
+        """A message gave the stream a new version."""
         stream.offset = message.offset
         stream.newest_event_s = float(np.fmax(stream.newest_event_s, frame.event_time_s.max()))
         stream.newest_record_s = message.timestamp_s
@@ -213,9 +266,6 @@ class Trainer:
         self._touched[partition.number, frame.stream] = stream
         self._arrived_s.append(message.timestamp_s)
         self._keep(partition, frame, outcome)
-        if self._predictions:
-            self._tell(partition, message.offset, frame, outcome)
-        self._metrics.learned(_score(frame, outcome), seconds)
 
     def _refuse(
         self, partition: Partition, message: Arrival, stream: HotStream, error: Exception

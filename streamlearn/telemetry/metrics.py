@@ -74,6 +74,13 @@ CATALOGUE = (
     ),
     Metric("streamlearn_frames", _C, (), "Frames learned."),
     Metric("streamlearn_replayed_frames", _C, (), "Frames skipped, as they were learned before."),
+    Metric(
+        "streamlearn_late_labels",
+        _C,
+        ("result",),
+        "Late labels met in the log: learned, repeated (known before) or unknown.",
+    ),
+    Metric("streamlearn_repeated_events", _C, (), "Labelled events whose id was learned before."),
     Metric("streamlearn_dead_letters", _C, ("reason",), "Frames and rows that were not learned."),
     Metric("streamlearn_errors", _C, ("kind",), "Errors that stopped the worker, by type."),
     Metric("streamlearn_updates", _C, ("kind",), "Updates published: full or delta."),
