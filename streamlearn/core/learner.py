@@ -21,6 +21,7 @@ context (recent labels and means, scale) as it is now. An id is learned once.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -358,7 +359,7 @@ class StreamLearner:
         meta: dict[str, Any] = {
             "format": STATE_FORMAT,
             "stream": self.stream,
-            "settings": _settings_json(self.settings),
+            "settings": dict(_settings_json(self.settings)),
             "version": self.version,
             "n_events": self.n_events,
             "since_keep": self._since_keep,
@@ -385,7 +386,7 @@ class StreamLearner:
                 f"a learner's state of format {meta.get('format')!r}, and this program reads "
                 f"{STATE_FORMAT}: learn the stream again from the log"
             )
-        then = _settings_json(LearnerSettings()) | dict(meta.get("settings", {}))
+        then = dict(_settings_json(LearnerSettings())) | dict(meta.get("settings", {}))
         if then != _settings_json(settings):  # settings that are newer than the state: defaults
             raise StateError(
                 f"the state of stream {meta.get('stream')!r} was learned with settings "
@@ -432,8 +433,9 @@ class StreamLearner:
         return learner
 
 
-def _settings_json(settings: LearnerSettings) -> dict[str, Any]:
-    """JSON-able and exact; infinity by name, since JSON has none."""
+@lru_cache(maxsize=8)
+def _settings_json(settings: LearnerSettings) -> Mapping[str, Any]:
+    """JSON-able and exact; infinity by name, since JSON has none. Shared: not to be changed."""
     values = asdict(settings)
     values["windows"] = [window_name(window) for window in settings.windows]
     return {name: list(v) if isinstance(v, tuple) else v for name, v in values.items()}
