@@ -6,7 +6,7 @@ stays in the partition number that its events came from.
 """
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
@@ -96,19 +96,28 @@ class KafkaPublisher:
                 )
             except BufferError:  # the queue is full: wait for room
                 self._check()
-                self._producer.poll(_SLICE_S)
+                self._serve(lambda: self._producer.poll(_SLICE_S))
             except KafkaException as error:
                 raise BrokerError(f"{topic} cannot take a message: {error}") from error
             else:
-                self._producer.poll(0)
+                self._serve(lambda: self._producer.poll(0))
                 return
 
     def flush(self) -> Mapping[TopicPartition, Acknowledged]:
-        while self._producer.flush(_SLICE_S) > 0:
+        while self._serve(lambda: self._producer.flush(_SLICE_S)) > 0:
             self._check()
         self._check()
         taken, self._acknowledged = self._acknowledged, {}
         return taken
+
+    def _serve(self, wait: Callable[[], int]) -> int:
+        """Wait for acknowledgements; BrokerError where the producer is at its end."""
+        try:
+            return wait()
+        except KafkaException as error:
+            raise BrokerError(
+                f"nothing more can be sent to {self._bootstrap}: {said(self._kafka, error.args[0])}"
+            ) from error
 
     def _on_delivery(self, error: KafkaError | None, message: Message) -> None:
         if error is not None:

@@ -54,10 +54,12 @@ from streamlearn.runtime.broker import LocalBroker
 from streamlearn.runtime.feeder import Feeder
 from streamlearn.runtime.kafka_launch import can_use_java
 from streamlearn.runtime.keys import new_pair
+from streamlearn.runtime.publisher import KafkaPublisher
 from streamlearn.runtime.replica import Outcome
 from streamlearn.runtime.secure_folder import SecureFolder
 from streamlearn.runtime.subscriber import Subscriber
 from streamlearn.topics import NAMES, Topics
+from streamlearn.wire.cloud_events import Message
 
 pytestmark = pytest.mark.skipif(not can_use_java(), reason="needs Java, and Maven or cached jars")
 
@@ -231,6 +233,10 @@ def test_who_lacks_a_right_is_told_at_once(secured: Secured) -> None:
             Feeder(secured.kafka(user), topic_prefix=PREFIX) as feeder,
         ):
             feeder.send("boiler", {"a": 1.0}, label="x")
+    publisher = KafkaPublisher(secured.kafka("auditor"), client_id="none")
+    publisher.send(f"{PREFIX}events", 0, Message(b"k", b"x", []))
+    with pytest.raises(BrokerError, match=r"user 'auditor' has no right .*streamlearn doctor"):
+        publisher.flush()
     with (
         pytest.raises(BrokerError, match=r"user 'feeder' has no right .*streamlearn doctor"),
         Subscriber(secured.kafka("feeder"), topic_prefix=PREFIX) as subscriber,
