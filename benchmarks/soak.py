@@ -33,6 +33,7 @@ from streamlearn.core.records import Frame
 from streamlearn.runtime import admin
 from streamlearn.runtime.broker import LocalBroker
 from streamlearn.runtime.replica import Held
+from streamlearn.topics import Topics
 
 EVENTS, COLUMNS, CLASSES = 64, 32, 4
 EVERY_S = 2.0
@@ -117,37 +118,52 @@ class Feed(threading.Thread):
 
 def run(minutes: float, frames_per_s: float, random_features: int) -> list[Sample]:
     """Set up, feed, sample."""
-    samples: list[Sample] = []
     with LocalBroker() as broker, tempfile.TemporaryDirectory() as folder:
         topics = topic_specs.load(prefix="soak.", partitions=PARTITIONS)
         admin.apply(KafkaConfig(bootstrap=broker.bootstrap), topics)
         worker = Worker(broker.bootstrap, "soak.", Path(folder), random_features)
-        sender = Sender(broker.bootstrap, topics["events"].full_name)
-        latencies, here = Latencies(), psutil.Process()
-        feed = Feed(sender, latencies, frames_per_s)
-        with worker.process, Subscriber(broker.bootstrap, topic_prefix="soak.") as subscriber:
-            subscriber.on_version(latencies.swapped)
-            feed.start()
-            worker.wait_for(STREAMS)
-            process = psutil.Process(worker.process.pid)
-            latencies.take()
-            begun = time.monotonic()
-            while time.monotonic() - begun < minutes * 60:
-                time.sleep(EVERY_S)
-                learned = worker.frames()
-                sample = Sample(
+        with worker.process:
+            return sample(worker, broker.bootstrap, topics, minutes, frames_per_s)
+
+
+def sample(
+    worker: Worker, bootstrap: str, topics: Topics, minutes: float, frames_per_s: float
+) -> list[Sample]:
+    """Feed at that pace; a sample every 2 s, once the worker has caught up with its start."""
+    samples: list[Sample] = []
+    sender = Sender(bootstrap, topics["events"].full_name)
+    latencies, here = Latencies(), psutil.Process()
+    feed = Feed(sender, latencies, frames_per_s)
+    with Subscriber(bootstrap, topic_prefix=topics.prefix) as subscriber:
+        subscriber.on_version(latencies.swapped)
+        feed.start()
+        worker.wait_for(STREAMS)
+        while lag(sender, worker) > STREAMS:
+            time.sleep(EVERY_S)
+        process, begun = psutil.Process(worker.process.pid), time.monotonic()
+        latencies.take()
+        while time.monotonic() - begun < minutes * 60:
+            time.sleep(EVERY_S)
+            samples.append(
+                Sample(
                     time.monotonic() - begun,
                     process.memory_info().rss / 2**20,
                     process.num_fds(),
                     here.memory_info().rss / 2**20,
-                    sum(sender.sent.values()) - learned,
+                    lag(sender, worker),
                     *latencies.take(),
                 )
-                samples.append(sample)
-            feed.ended.set()
-            feed.join()
-            sender.flush()
+            )
+        feed.ended.set()
+        feed.join()
+        sender.flush()
     return samples
+
+
+def lag(sender: Sender, worker: Worker) -> float:
+    """Frames that were sent and are not learned yet."""
+    learned = worker.frames()  # first, so that it is never below 0
+    return sum(sender.sent.values()) - learned
 
 
 def slopes(samples: list[Sample]) -> dict[str, tuple[float, float, float]]:

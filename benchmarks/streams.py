@@ -24,6 +24,7 @@ import time
 import urllib.request
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import matplotlib
@@ -156,6 +157,11 @@ class Meter:
         self.peak = max(self.peak, self.rss())
 
 
+def open_store(folder: Path, partition: int) -> RocksDBStore:
+    """A partition's rows."""
+    return RocksDBStore(folder / str(partition))
+
+
 def measure(
     streams: int, visits: int, random_features: int, budget_mib: int, limit_s: float, folder: Path
 ) -> Result:
@@ -172,7 +178,7 @@ def measure(
             settings,
             topics,
             worker_id="bench",
-            open_store=lambda number, at=folder / str(first): RocksDBStore(at / str(number)),
+            open_store=partial(open_store, folder / str(first)),
             memory_budget_bytes=budget_mib << 20,
             publisher=publisher,
             log=log,

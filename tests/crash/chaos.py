@@ -170,7 +170,7 @@ class Chaos:
             newer = [
                 sight.sent_s - at
                 for sight in self._auditor.first.get(number, ())
-                if sight.epoch > before.get(number, 0)
+                if sight.epoch > before.get(number, 0) and sight.sent_s > at
             ]
             times += newer[:1]
         if owned:

@@ -76,8 +76,8 @@ class Member:
 
     @property
     def serves(self) -> bool:
-        """Whether this life came so far as to say where it works; before, it has no handlers."""
-        return b" in group " in self.process.log_file.read_bytes()[self._begun :]
+        """Whether this life took partitions over; before, SIGTERM ends it like any program."""
+        return b", from offset " in self.process.log_file.read_bytes()[self._begun :]
 
     def watch(self) -> None:
         """What whoever runs it would do: start it again when it ended."""
