@@ -5,6 +5,7 @@ roles.toml, made ACLs on a real broker, is held to.
 """
 
 import asyncio
+import logging
 import os
 import re
 import signal
@@ -56,10 +57,13 @@ from streamlearn.runtime.kafka_launch import can_use_java
 from streamlearn.runtime.keys import new_pair
 from streamlearn.runtime.publisher import KafkaPublisher
 from streamlearn.runtime.replica import Outcome
+from streamlearn.runtime.scoreboard import Verdict
 from streamlearn.runtime.secure_folder import SecureFolder
 from streamlearn.runtime.subscriber import Subscriber
+from streamlearn.runtime.witness import Witness
 from streamlearn.topics import NAMES, Topics
 from streamlearn.wire.cloud_events import Message
+from streamlearn.wire.signing import generate_keys
 
 pytestmark = pytest.mark.skipif(not can_use_java(), reason="needs Java, and Maven or cached jars")
 
@@ -365,7 +369,7 @@ def secrets_of(folder: SecureFolder) -> list[str]:
 
 
 def test_a_worker_a_feeder_and_a_subscriber_each_with_their_own_rights(
-    secured: Secured, tmp_path: Path
+    secured: Secured, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     signing_key, public_key = new_pair(tmp_path / "keys")
     folder = secured.folder
@@ -382,6 +386,16 @@ def test_a_worker_a_feeder_and_a_subscriber_each_with_their_own_rights(
         feeder.send_frame(frame(1))
         assert feeder.flush().acknowledged == 8
         assert subscriber.wait_for("boiler", 1).current.classes
+        ours = Witness(secured.broker.kafka, subscriber, topic_prefix=PREFIX, public_key=public_key)
+        stranger = generate_keys()[1]
+        theirs = Witness(secured.broker.kafka, subscriber, topic_prefix=PREFIX, public_key=stranger)
+        with ours, theirs, caplog.at_level(logging.INFO, "streamlearn.runtime.witness"):
+            feeder.send_frame(frame(2))
+            while not (checks := list(ours.poll(0.2))):
+                pass  # pytest's timeout ends a failure
+            assert [check.verdict for check in checks] == [Verdict.SAME]
+            while "signed with unknown key" not in caplog.text:
+                assert not list(theirs.poll(0.2)), "predictions of strangers are not looked at"
         process.send_signal(signal.SIGTERM)
         assert process.wait(30) == 0, (tmp_path / "worker.log").read_text()
         assert Outcome.FOREIGN not in subscriber.counts
