@@ -26,7 +26,7 @@ from streamlearn.core.features import (
     slow_size,
 )
 from streamlearn.core.pool import Pool
-from streamlearn.core.ridge import EAGER_EVENTS, FLUSH_ROWS, RidgeView, window_name
+from streamlearn.core.ridge import EAGER_EVENTS, FLUSH_ROWS, RidgeView, roots_of, window_name
 from streamlearn.core.settings import LearnerSettings
 from streamlearn.core.softmax import learn_softmax
 from streamlearn.core.text import Texts
@@ -64,6 +64,7 @@ class Mixture:
         self.heads = head_names(settings)
         self.text: TextHead | None = None
         self.n = 0  # labelled events learned
+        self.counts: NDArray[np.int64] = np.zeros(0, np.int64)  # (C,) in the statistics
         self.slow = self._draw_slow(0)
         self.scale = np.zeros((2, 0), np.float32)
         self.pool = Pool(len(self.heads), len(settings.windows))
@@ -151,6 +152,7 @@ class Mixture:
         softmax[:, : experts.n_classes, linear] = was
         experts.softmax = softmax.reshape(rates * n_classes, layout.n_linear)
         experts.labels = np.pad(experts.labels, ((0, layout.n_classes - old.n_classes), (0, 0)))
+        self.counts = np.pad(self.counts, (0, n_classes - experts.n_classes))
         experts.layout, experts.n_classes = layout, n_classes
         experts.projections = project(self.slow, layout, self.scale)
         self._take_ridge_weights()
@@ -249,8 +251,11 @@ class Mixture:
                 parts[0] if len(parts) == 1 else np.concatenate(parts)
                 for parts in zip(*self._pending, strict=True)
             )
-            self.ridge[0].learn(a, codes)
-            self.ridge[1].learn(b, codes)
+            roots = roots_of(self.counts)
+            chosen = None if roots is None else roots[codes]
+            self.ridge[0].learn(a, codes, chosen)
+            self.ridge[1].learn(b, codes, chosen)
+            self.counts += np.bincount(codes, minlength=len(self.counts))
             self._pending = []
 
     def _take_pool(self) -> None:
@@ -302,6 +307,7 @@ class Mixture:
             "pending/a": _joined([p[0] for p in self._pending], (0, layout.n_a), np.float32),
             "pending/b": _joined([p[1] for p in self._pending], (0, layout.n_b), np.float32),
             "pending/codes": _joined([p[2] for p in self._pending], (0,), np.int32),
+            "counts": self.counts.copy(),
         }
         meta: dict[str, Any] = {"n": self.n, "n_classes": experts.n_classes, "ridge": []}
         meta |= {"n_inputs": layout.n_inputs, "recent": list(layout.recent)}
@@ -349,14 +355,15 @@ class Mixture:
             (pool.likelihood, "likelihood"),
             (pool.stack, "stack"),
             (pool.mixtures, "mixtures"),
+            (mixture.counts, "counts"),
         ):
             array[...] = _fitting(arrays[name], array)
         for view_name, view, view_meta in zip("ab", mixture.ridge, meta["ridge"], strict=True):
             view.resume(view_meta, part(arrays, f"ridge/{view_name}/"))
-        a, b, codes = (arrays[f"pending/{name}"] for name in ("a", "b", "codes"))
+        a, b = (np.array(arrays[f"pending/{name}"], np.float32) for name in "ab")
+        codes = np.array(arrays["pending/codes"], np.int32)
         if len(codes):
-            a, b = np.array(a, np.float32, order="C"), np.array(b, np.float32, order="C")
-            mixture._pending = [(a, b, np.array(codes, np.int32))]
+            mixture._pending = [(a, b, codes)]
         mixture._take_pool()
         mixture._take_ridge_weights()
         return mixture

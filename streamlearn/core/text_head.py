@@ -34,6 +34,8 @@ SHARE_WINDOW = 50.0  # events of a class
 
 def texts_of(frame: Frame, columns: tuple[str, ...]) -> Texts:
     """The frame's texts in `columns`; None for each event where it lacks one."""
+    if not columns:
+        return {}
     none = (None,) * len(frame)
     return {column: frame.texts.get(column, none) for column in columns}
 

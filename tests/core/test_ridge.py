@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from streamlearn.core.ridge import BLOCK_ROWS, RidgeView
+from streamlearn.core.ridge import BLOCK_ROWS, KNOWN_EVENTS, MOST_WEIGHT, RidgeView, roots_of
 
 WINDOWS = (100.0, 1000.0, float("inf"))
 
@@ -54,6 +54,28 @@ def test_a_block_has_the_mean_of_its_rows_weights() -> None:
     one.solve_due(every_window=True)
     weight = np.full(BLOCK_ROWS, np.mean(0.99 ** np.arange(BLOCK_ROWS)))
     np.testing.assert_allclose(one.weights[0], reference(rows, codes, 2, weight, 2.0), atol=1e-5)
+
+
+def test_weighted_events_count_as_that_many() -> None:
+    rows, codes = sample(300, 15, 3)
+    roots = np.where(codes == 2, 3.0, 1.0).astype(np.float32)
+    one = view(15, 3)
+    one.learn(rows, codes, roots)
+    one.solve_due(every_window=True)
+    exact = reference(rows, codes, 3, roots.astype(float) ** 2, 1.0)
+    np.testing.assert_allclose(one.weights[2], exact, atol=2e-5)
+
+
+def test_only_rare_classes_have_weights() -> None:
+    assert roots_of(np.array([], np.int64)) is None
+    assert roots_of(np.array([50, 0])) is None  # too early to tell
+    assert roots_of(np.array([900, 300, 100])) is None
+    roots = roots_of(np.array([19_000, 990, 10, 0]))
+    assert roots is not None
+    weights = roots**2
+    assert weights[:2].tolist() == [1, 1]
+    assert weights[2] == pytest.approx(0.1 * 20_000 / 4 / (10 + KNOWN_EVENTS))
+    assert weights[3] == pytest.approx(MOST_WEIGHT)
 
 
 def test_growth_equals_having_had_the_room_from_the_start() -> None:
