@@ -1,25 +1,27 @@
 """`streamlearn evaluate`: the learner on a file, tested before it learns, without Kafka."""
 
 import json
+from enum import StrEnum
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
 from streamlearn.cli.options import Json
 
 if TYPE_CHECKING:
     from streamlearn.core.learner import Outcome
     from streamlearn.core.records import Frame
-    from streamlearn.evaluation import Evaluation
     from streamlearn.sources import Inferred, Source
 
-BAR = 24  # characters of a full bar
-STREAMS_SHOWN = 12
-CLASSES_SHOWN = 12
+
+class Readout(StrEnum):
+    """Whose predictions are scored."""
+
+    SERVE = "serve"
+    KEEP = "keep"
 
 
 def evaluate(
@@ -74,6 +76,38 @@ def evaluate(
     seed: Annotated[
         int, typer.Option(min=0, help="Of the random features: same seed, same figures.")
     ] = 0,
+    readout: Annotated[
+        Readout,
+        typer.Option(
+            help="Whose predictions are scored. serve: for the events that come next, it follows "
+            "the stream. keep: for events of any time, it doesn't forget."
+        ),
+    ] = Readout.SERVE,
+    classes_over_time: Annotated[
+        bool,
+        typer.Option(
+            "--classes-over-time",
+            help="Hold out every tenth labelled event of each class and ask for it again: what is "
+            "still known of all classes at the end, and what was forgotten.",
+        ),
+    ] = False,
+    plot: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Draw accuracy over time to a .png, .svg or .pdf, drifts and new classes marked.",
+            show_default=False,
+        ),
+    ] = None,
+    compare: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAMES",
+            help="Run others on the same events, at the same steps: sklearn, river (slow), or "
+            "sklearn,river.",
+            show_default=False,
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Test, then learn a file, event by event, as a worker would, without Kafka.
@@ -84,12 +118,20 @@ def evaluate(
 
     Example: streamlearn evaluate pumps.csv --label state --stream pump
     """
+    from streamlearn.cli.figures import show
     from streamlearn.core.settings import LearnerSettings
+    from streamlearn.evaluation import Timeline, check_peers, frame_events
     from streamlearn.evaluation import evaluate as run
-    from streamlearn.evaluation import frame_events
+    from streamlearn.evaluation.plot import check_plot, draw
     from streamlearn.sources import open_source
 
     settings = LearnerSettings(seed=seed, step_events=step)
+    peers = tuple(name.strip() for name in (compare or "").split(",") if name.strip())
+    check_peers(peers)
+    timeline = None
+    if plot is not None:
+        check_plot(plot)
+        timeline = Timeline(readout.value)
     notices = Console(stderr=True)
     with open_source(
         file,
@@ -109,7 +151,19 @@ def evaluate(
             console=notices,
             transient=True,
         ) as progress:
-            result = run(source.frames(), settings, watch=_Watch(progress, source))
+            result = run(
+                source.frames(),
+                settings,
+                watch=_Watch(progress, source),
+                readout=readout.value,
+                classes_over_time=classes_over_time,
+                compare=peers,
+                timeline=timeline,
+            )
+    if plot is not None and timeline is not None:
+        title = f"{Path(source.inferred.name).name}, step {step}"
+        draw(plot, timeline, result.classes_over_time, title=title)
+        notices.print(f"drawn: {plot}", style="dim", markup=False, highlight=False)
     if not as_json:
         show(result, source.inferred, Console())
         return
@@ -150,85 +204,3 @@ class _Watch:
             completed=done or 0.0,
             said=f"{self._events:,} events, accuracy {accuracy:.3f}",
         )
-
-
-def show(result: "Evaluation", inferred: "Inferred", console: Console) -> None:
-    """For people: what was inferred, the figures beside their baselines, who carries them."""
-    from streamlearn.sources.kinds import Kind
-
-    for line in inferred.lines():
-        console.print(line, style="dim", markup=False, highlight=False)
-    if inferred.of_kind(Kind.TEXT):
-        console.print("texts are learned from word by word: the experts called text", style="dim")
-    console.print()
-    console.print(_figures(result))
-    console.print(_experts(result))
-    if len(result.streams) > 1:
-        console.print(_streams(result))
-    classes = ", ".join(str(one) for one in result.classes[:CLASSES_SHOWN])
-    more = len(result.classes) - CLASSES_SHOWN
-    classes += f" and {more} more" if more > 0 else ""
-    console.print(f"{len(result.classes)} classes: {classes}", markup=False, highlight=False)
-    console.print(
-        f"{result.n:,} of {result.events:,} events labelled; {result.seconds:.1f} s, "
-        f"{result.events_per_s:,.0f} events/s; step {result.step}, seed {result.seed}",
-        highlight=False,
-    )
-
-
-def _bar(share: float) -> str:
-    return "█" * round(BAR * min(max(share, 0.0), 1.0))
-
-
-def _figures(result: "Evaluation") -> Table:
-    table = Table(box=None, pad_edge=False, title_justify="left", show_header=False)
-    table.add_column(no_wrap=True)
-    table.add_column(justify="right")
-    table.add_column(no_wrap=True)
-    table.add_column(style="dim")
-    better = result.accuracy >= max(result.no_change_delayed, result.majority)
-    style = "bold green" if better else "bold red"
-    shown = (
-        ("accuracy", result.accuracy, "test, then learn", style),
-        ("no-change", result.no_change, "the label just before", ""),
-        ("  delayed", result.no_change_delayed, "the last one known to the model", ""),
-        ("majority", result.majority, "the most frequent label so far", ""),
-    )
-    for name, value, note, look in shown:
-        table.add_row(name, f"{value:.3f}", _bar(value), note, style=look)
-    table.add_row("kappa", f"{result.kappa:.3f}", "", "above chance; 1 is perfect")
-    table.add_row("kappa temporal", f"{result.kappa_temporal:.3f}", "", "above no-change")
-    return table
-
-
-def _experts(result: "Evaluation") -> Table:
-    table = Table(
-        box=None, pad_edge=False, title="\nwho is trusted now", title_justify="left",
-        title_style="", show_header=False,
-    )  # fmt: skip
-    table.add_column(no_wrap=True)
-    table.add_column(justify="right")
-    table.add_column(no_wrap=True)
-    for name, weight in sorted(result.experts.items(), key=lambda item: -item[1]):
-        table.add_row(escape(name), f"{weight:.2f}", _bar(weight))
-    return table
-
-
-def _streams(result: "Evaluation") -> Table:
-    table = Table(box=None, pad_edge=False, title_justify="left")
-    table.add_column(f"\n{len(result.streams)} streams", no_wrap=True)
-    for title in ("events", "accuracy", "no-change", "majority"):
-        table.add_column(f"\n{title}", justify="right")
-    table.add_column("\ndrift")
-    for one in result.streams[:STREAMS_SHOWN]:
-        table.add_row(
-            escape(one.stream),
-            f"{one.n:,}",
-            f"{one.accuracy:.3f}",
-            f"{one.no_change:.3f}",
-            f"{one.majority:.3f}",
-            f"{one.drift}, {one.n_drifts} so far" if one.n_drifts else one.drift,
-        )
-    if len(result.streams) > STREAMS_SHOWN:
-        table.add_row(f"and {len(result.streams) - STREAMS_SHOWN} more: --json has them all")
-    return table

@@ -58,6 +58,7 @@ class _Step:
     predicted: NDArray[np.int32]  # (n,)
     score: StepScore
     kept_slots: NDArray[np.int64]  # (n,)
+    predicted_keep: NDArray[np.int32] | None = None  # (n,)
 
 
 class StreamLearner:
@@ -96,8 +97,8 @@ class StreamLearner:
         """Names of the heads, in the order of their scores and weights."""
         return self._mixture.heads
 
-    def learn(self, frame: Frame) -> Outcome:
-        """Test the frame's events, then learn them, step by step."""
+    def learn(self, frame: Frame, *, keep: bool = False) -> Outcome:
+        """Test the frame's events, then learn them, step by step; `keep`: test that, too."""
         if frame.stream != self.stream:
             raise ValueError(
                 f"the learner of stream {self.stream!r} got a frame of {frame.stream!r}: "
@@ -113,9 +114,11 @@ class StreamLearner:
         plain = whole is not None and not frame.texts and self._census.passes(whole)
         steps: list[_Step] = []
         with one_thread():
-            for start, stop in self._cuts(len(frame)):
+            cuts = step_cuts(len(frame), self.settings.step_events, first=self.version == 0)
+            for start, stop in cuts:
                 rows = None if whole is None else whole[start:stop]
-                steps.append(self._step(frame.rows(start, stop), rows, lookup, plain=plain))
+                step = frame.rows(start, stop)
+                steps.append(self._step(step, rows, lookup, plain=plain, keep=keep))
         self.version += 1
         outcome = self._outcome(base_version, steps)
         if self._pending is None or admitted is None:
@@ -185,21 +188,6 @@ class StreamLearner:
         known = [self._classes.get(value, _UNSEEN) for value in frame.label_values]
         return np.array([*known, -1], np.int32)
 
-    def _cuts(self, n: int) -> list[tuple[int, int]]:
-        """Start and stop of each step of a frame of n events.
-
-        A stream's first frame begins with steps of 1, 1, 2, 4, ... events, so that all but its
-        first event are tested by something; a stream may not have many frames.
-        """
-        cuts: list[tuple[int, int]] = []
-        start = 0
-        while start < n:
-            longest = max(start, 1) if self.version == 0 else n
-            stop = min(start + min(longest, self.settings.step_events), n)
-            cuts.append((start, stop))
-            start = stop
-        return cuts
-
     def _step(
         self,
         step: Frame,
@@ -207,6 +195,7 @@ class StreamLearner:
         lookup: NDArray[np.int32],
         *,
         plain: bool,
+        keep: bool,
     ) -> _Step:
         """One step. `rows` None: it may bring new columns; lookup: class of each label code.
 
@@ -217,9 +206,8 @@ class StreamLearner:
         if rows is None or rows.shape[1] < n_known:
             rows = self._inputs.rows(step)
         tested = self._mixture.test(rows, texts_of(step, self._texts))  # 1
-        predicted = np.full(len(step), -1, np.int32)
-        if tested.served.shape[1]:
-            predicted = tested.served.argmax(axis=1).astype(np.int32)
+        predicted = _named(tested.served)
+        by_keep = _named(self._mixture.keep(tested)) if keep else None
         codes, new_class = self._class_codes(step, lookup)
         learned = tested
         if not plain:
@@ -243,7 +231,7 @@ class StreamLearner:
         self._standardiser.update(rows, 0, n_known)  # 5
         self._publish_scale()
         self.n_events += len(step)
-        return _Step(tested.served, predicted, score, kept_slots)
+        return _Step(tested.served, predicted, score, kept_slots, by_keep)
 
     def _new_columns(self, frame: Frame) -> tuple[Input, ...]:
         return self._inputs.new_columns(frame, max_recent=self.settings.max_context_columns)
@@ -305,6 +293,7 @@ class StreamLearner:
         n_classes = len(self._classes)
         report = self.drift.report
         names = self._inputs.number_names
+        by_keep = [step.predicted_keep for step in steps if step.predicted_keep is not None]
         return Outcome(
             base_version=base_version,
             probabilities=_joined([_widened(step.served, n_classes) for step in steps]),
@@ -321,6 +310,7 @@ class StreamLearner:
             heads=self.heads,
             head_weights=self._mixture.experts.weights,
             kept_slots=_joined([step.kept_slots for step in steps]),
+            predicted_keep=_joined(by_keep) if len(by_keep) == len(steps) else None,
         )
 
     def model(self) -> Model:
@@ -434,6 +424,32 @@ class StreamLearner:
 
 
 @lru_cache(maxsize=8)
+def step_cuts(n: int, step_events: int, *, first: bool) -> list[tuple[int, int]]:
+    """Start and stop of each step of a frame of n events.
+
+    A stream's first frame begins with steps of 1, 1, 2, 4, ... events, so that all but its
+    first event are tested by something; a stream may not have many frames.
+
+    >>> step_cuts(20, 8, first=True)
+    [(0, 1), (1, 2), (2, 4), (4, 8), (8, 16), (16, 20)]
+    """
+    cuts: list[tuple[int, int]] = []
+    start = 0
+    while start < n:
+        longest = max(start, 1) if first else n
+        stop = min(start + min(longest, step_events), n)
+        cuts.append((start, stop))
+        start = stop
+    return cuts
+
+
+def _named(probabilities: NDArray[np.float32]) -> NDArray[np.int32]:
+    """(n,) the likeliest class; -1 where there is none yet."""
+    if not probabilities.shape[1]:
+        return np.full(len(probabilities), -1, np.int32)
+    return np.asarray(probabilities.argmax(axis=1), np.int32)
+
+
 def _settings_json(settings: LearnerSettings) -> Mapping[str, Any]:
     """JSON-able and exact; infinity by name, since JSON has none. Shared: not to be changed."""
     values = asdict(settings)

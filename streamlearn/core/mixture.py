@@ -30,7 +30,14 @@ from streamlearn.core.ridge import EAGER_EVENTS, FLUSH_ROWS, RidgeView, roots_of
 from streamlearn.core.settings import LearnerSettings
 from streamlearn.core.softmax import learn_softmax
 from streamlearn.core.text import Texts
-from streamlearn.core.text_head import FIRST_STACK, TEXT_HEADS, TextHead, widened, write_text_scores
+from streamlearn.core.text_head import (
+    FIRST_STACK,
+    TEXT_HEADS,
+    TextHead,
+    keep_with_texts,
+    widened,
+    write_text_scores,
+)
 
 Pending = tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int32]]
 
@@ -116,6 +123,13 @@ class Mixture:
         scores = experts.scores(features, experts.text_logs(texts))
         mixed, served = experts.mix(scores)
         return Tested(before, features, scores, mixed, served, experts.n_classes)
+
+    def keep(self, tested: Tested) -> NDArray[np.float32]:
+        """(n, C) what `keep` says of a tested step, before it is learned."""
+        kept = self.experts.keep_numbers(tested.scores)
+        if self.text is None:
+            return kept
+        return keep_with_texts(kept, tested.scores, self.experts.text_share)
 
     def recall(self, rows: NDArray[np.float64], texts: Texts, n_known: int) -> Tested:
         """Scores, now, of events whose labels came late; each on its own, and nothing moves.

@@ -30,6 +30,7 @@ class Outcome:
     heads: tuple[str, ...]  # names of the K heads
     head_weights: NDArray[np.float64]  # (K,) after the frame
     kept_slots: NDArray[np.int64]  # (n,) the reservoir slot each event was written to, or -1
+    predicted_keep: NDArray[np.int32] | None = None  # (n,) by `keep`, where learn was asked for it
     n_repeated: int = 0  # labelled events that were learned before, under their ids: predicted only
 
 

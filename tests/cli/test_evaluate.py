@@ -14,7 +14,8 @@ from typer.testing import CliRunner
 
 from streamlearn import __main__
 from streamlearn.cli import app
-from streamlearn.cli.evaluate import show
+from streamlearn.cli.figures import show
+from streamlearn.core.learner import StreamLearner, step_cuts
 from streamlearn.core.settings import LearnerSettings
 from streamlearn.errors import InputError
 from streamlearn.evaluation import evaluate
@@ -111,6 +112,9 @@ def test_a_pipe(pumps: Path) -> None:
         (["FILE", "--label", "temp"], "choose another --label"),
         (["FILE", "--label", "state", "--stream", "x"], "--stream 'x' is no column"),
         (["FILE", "--label", "state", "--step", "0"], "--step"),
+        (["FILE", "--label", "state", "--compare", "weka"], "knows sklearn, river"),
+        (["FILE", "--label", "state", "--plot", "out.doc"], "end the name with one of"),
+        (["FILE", "--label", "state", "--readout", "kept"], "--readout"),
     ],
 )
 def test_a_mistake_costs_one_message_and_exit_code_2(
@@ -121,6 +125,49 @@ def test_a_mistake_costs_one_message_and_exit_code_2(
     assert remedy in done.err
     assert "Traceback" not in done.err
     assert done.out == ""
+
+
+def test_the_other_readout_and_what_lasts(pumps: Path, run: Callable[..., Done]) -> None:
+    done = run(str(pumps), "--label", "state", "--readout", "keep", "--classes-over-time")
+    assert done.code == 0, done.err
+    assert "by keep" in done.out and "2 classes over time" in done.out
+    for word in ("serve", "keep", "backward transfer", "forgotten", "at the end"):
+        assert word in done.out
+    as_json = run(
+        str(pumps), "--label", "state", "--readout", "keep", "--classes-over-time", "--json"
+    )
+    got = json.loads(as_json.out.splitlines()[-1])
+    assert got["readout"] == "keep" and got["classes_over_time"]["keep"]["final"] > 0.85
+    assert got["events"] == 600 > got["n"]
+
+
+def test_keep_is_what_a_model_says_by_keep(pumps: Path, run: Callable[..., Done]) -> None:
+    done = run(str(pumps), "--label", "state", "--readout", "keep", "--step", "64", "--json")
+    learner = StreamLearner("pumps", LearnerSettings(step_events=64))
+    right = n = 0
+    with open_source(pumps, label="state", frame_events=1024) as source:
+        (whole,) = source.frames()
+    start = 0
+    for k, (begin, end) in enumerate(step_cuts(len(whole), 64, first=True)):
+        step = whole.rows(begin, end)
+        model = learner.model()
+        if k:
+            named = model.predict_next(step, readout="keep").argmax(axis=1)
+            right += sum(model.classes[c] == y for c, y in zip(named, step.labels(), strict=True))
+        n += len(step)
+        learner.learn(step)
+        start = end
+    assert start == n == 600
+    assert json.loads(done.out.splitlines()[-1])["accuracy"] == right / n
+
+
+def test_others_beside_it_and_a_plot(pumps: Path, tmp_path: Path, run: Callable[..., Done]) -> None:
+    pytest.importorskip("matplotlib")
+    path = tmp_path / "pumps.png"
+    done = run(str(pumps), "--label", "state", "--compare", "sklearn", "--plot", str(path))
+    assert done.code == 0, done.err
+    assert "others on the same events" in done.out and "sklearn SGDClassifier" in done.out
+    assert "drawn" in done.err and path.read_bytes().startswith(b"\x89PNG")
 
 
 def test_an_npz_needs_no_label(shared_data: Callable[[str], Path]) -> None:

@@ -1,0 +1,93 @@
+"""Plot: accuracy over time beside its baselines, with drifts and new classes marked.
+
+In: a Timeline, and classes over time where they were asked for. Out: a picture file. matplotlib
+is needed here and nowhere else.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from streamlearn.errors import InputError
+from streamlearn.evaluation.classes_over_time import ClassesOverTime
+from streamlearn.evaluation.timeline import MAJORITY, NO_CHANGE, Timeline
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+INSTALL = "pip install 'streamlearn[plot]'"
+PEERS = ("#e07b39", "#8e7cc3", "#45818e", "#a64d79")
+STYLES = {NO_CHANGE: ("#b0895b", ":"), MAJORITY: ("#999999", ":")}
+OURS, DRIFT, CLASS = "#1f5fa8", "#c0392b", "#3a8f4d"
+NAMED = 2  # new classes that are named at one place
+
+
+def check_plot(path: Path) -> None:
+    """InputError where the file could not be written at the end of a long run."""
+    try:
+        import matplotlib.figure
+    except ImportError as error:
+        raise InputError(f"--plot needs matplotlib: {INSTALL}") from error
+    known = matplotlib.figure.Figure().canvas.get_supported_filetypes()
+    if path.suffix.removeprefix(".").lower() not in known:
+        raise InputError(f"--plot {path}: end the name with one of {', '.join(sorted(known))}")
+    if not path.resolve().parent.is_dir():
+        raise InputError(
+            f"--plot {path}: there is no folder {path.resolve().parent}; make it first"
+        )
+
+
+def draw(path: Path, timeline: Timeline, classes: ClassesOverTime | None, *, title: str) -> None:
+    """Write the picture; its kind follows from the file's name."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(10, 4.5), layout="constrained", dpi=120)
+    axes = figure.add_subplot()
+    peers = iter(PEERS)
+    for name, (events, accuracy) in timeline.curves().items():
+        ours = name == timeline.readout
+        color, line = STYLES.get(name) or (OURS if ours else next(peers, None), "-")
+        label = f"accuracy ({name})" if ours else name
+        axes.plot(
+            events, accuracy, line, color=color, label=label, zorder=3 if ours else 2,
+            linewidth=2.0 if ours else 1.2,
+        )  # fmt: skip
+    if classes is not None and classes.looks and timeline.n_streams == 1:
+        events_, _, serve, keep = zip(*classes.looks, strict=True)
+        axes.plot(events_, serve, "o--", ms=3, lw=1, color="#7a4fa0", label="all classes, serve")
+        axes.plot(events_, keep, "s--", ms=3, lw=1, color="#d98e04", label="all classes, keep")
+    _mark(axes, timeline)
+    axes.set(xlabel="labelled events", ylabel="share right, sliding", ylim=(0, 1.02), title=title)
+    axes.set_xlim(0, max(timeline.n, 1))
+    axes.grid(alpha=0.25)
+    axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False, fontsize="small")
+    try:
+        figure.savefig(path)
+    except OSError as error:
+        raise InputError(f"cannot write {path}: {error.strerror}; choose another --plot") from error
+
+
+def _mark(axes: "Axes", timeline: Timeline) -> None:
+    for k, mark in enumerate(timeline.drifts):
+        axes.axvline(
+            mark.event, color=DRIFT, alpha=0.5, lw=1, zorder=1, label=None if k else "drift"
+        )
+    new = timeline.new_classes
+    axes.plot(
+        [mark.event for mark in new], [0.0] * len(new), "^", ms=6, label="new class", color=CLASS,
+        clip_on=False, zorder=4,
+    )  # fmt: skip
+    for k, (event, names) in enumerate(_together(timeline)):
+        more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+        said = " " + ", ".join(name[:16] for name in names[:NAMED]) + more
+        axes.annotate(said, (event, 0.03 + 0.04 * (k % 3)), fontsize="x-small", color=CLASS)
+
+
+def _together(timeline: Timeline) -> list[tuple[int, list[str]]]:
+    """New classes that came so close that their names would lie on each other."""
+    groups: list[tuple[int, list[str]]] = []
+    for mark in timeline.new_classes:
+        if groups and mark.event - groups[-1][0] < timeline.n / 12:
+            groups[-1][1].append(mark.what)
+        else:
+            groups.append((mark.event, [mark.what]))
+    return groups
