@@ -42,13 +42,8 @@ from streamlearn.core.compensate import (
     fisher,
     follow,
 )
-from streamlearn.core.encoder import (
-    NetworkSpec,
-    new_weights,
-    slow_tensors,
-    slow_weights,
-    stack,
-)
+from streamlearn.core.encoder import slow_tensors, stack
+from streamlearn.core.network_spec import NetworkSpec, new_weights, slow_weights
 
 EVENTS = 32
 PER_CLASS = 20
@@ -198,7 +193,7 @@ class Run:
         self.slow = slow_tensors(slow, torch.device("cpu"))
         slots = len(streams)
         self.loop = InnerLoop(spec, method.adapt, slow, slots=slots, events=EVENTS)
-        self.phi = stack(spec, [new_weights(spec, f"seed {slot}") for slot in range(slots)])
+        self.phi = stack(spec, [new_weights(spec, slot) for slot in range(slots)])
         self.anchor: Anchor = first_anchor(spec, self.phi)
         self.known = torch.zeros(slots, spec.classes, dtype=torch.bool)
         self.frequency = torch.zeros(slots, spec.classes)

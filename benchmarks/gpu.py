@@ -23,15 +23,9 @@ import torch
 from torch import Tensor
 
 from streamlearn.core.adapt import AdaptSettings, Batch, InnerLoop
-from streamlearn.core.encoder import (
-    NetworkSpec,
-    logits,
-    new_weights,
-    slow_tensors,
-    slow_weights,
-    stack,
-)
+from streamlearn.core.encoder import logits, slow_tensors, stack
 from streamlearn.core.gradients import Objective, goal, loss_at
+from streamlearn.core.network_spec import NetworkSpec, new_weights, slow_weights
 
 SPEC = NetworkSpec(inputs=32, hidden=(64, 64), rank=2, classes=16)
 CLASSES = 10
@@ -127,7 +121,7 @@ def measure(slots: int, events: int, seconds: float, device: str, cores: int) ->
     """The lines of one number of streams on one device."""
     slow = slow_weights(SPEC)
     batch = some_batch(inner_loop(slots, events, "cpu"))
-    phi = stack(SPEC, [new_weights(SPEC, str(slot)) for slot in range(slots)])
+    phi = stack(SPEC, [new_weights(SPEC, slot) for slot in range(slots)])
     few = min(slots, LOOP_STREAMS)
     slow_here = slow_tensors(slow, torch.device(device))
     singles = [on_device(batch.slots(slot, slot + 1), device) for slot in range(few)]

@@ -18,15 +18,9 @@ import torch
 from torch import Tensor
 
 from streamlearn.core.capture import Tensors, capture
-from streamlearn.core.encoder import (
-    NetworkSpec,
-    Slow,
-    infer,
-    logits,
-    single_threaded,
-    slow_tensors,
-)
+from streamlearn.core.encoder import infer, logits, single_threaded, slow_tensors
 from streamlearn.core.gradients import RARE, Goal, Gradient, LossName, Objective, goal, loss_at
+from streamlearn.core.network_spec import NetworkSpec, Slow
 from streamlearn.errors import ConfigError
 
 CHUNK_SLOTS = 128  # slots worked off together on a CPU: few calls, and half fits its cache

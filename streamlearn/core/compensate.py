@@ -12,8 +12,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from streamlearn.core.encoder import NetworkSpec
+from streamlearn.core.encoder import views
 from streamlearn.core.gradients import Gradient, Objective, goal
+from streamlearn.core.network_spec import NetworkSpec
 from streamlearn.errors import ConfigError
 
 
@@ -68,7 +69,7 @@ def merge(spec: NetworkSpec, phi: Tensor, anchor: Anchor, share: float) -> Tenso
     2022, CLS-ER, arXiv:2201.12604).
     """
     merged = torch.lerp(phi, anchor.phi, share)
-    parts, mine = spec.layout.views(merged), spec.layout.views(phi)
+    parts, mine = views(spec, merged), views(spec, phi)
     for name in ("head/w", "head/bias"):
         learned = anchor.known if name == "head/bias" else anchor.known.unsqueeze(1)
         parts[name].copy_(torch.where(learned, parts[name], mine[name]))
@@ -86,7 +87,7 @@ def align_head(spec: NetworkSpec, phi: Tensor, old: Tensor, new: Tensor) -> Tens
     The newest classes' columns grow largest and win too often (Zhao et al. 2020, arXiv:1911.07053).
     """
     aligned = phi.clone()
-    parts = spec.layout.views(aligned)
+    parts = views(spec, aligned)
     norm = torch.linalg.vector_norm(parts["head/w"], dim=1)  # (S, C)
     ratio = _mean(norm, old) / _mean(norm, new)
     usable = old.any(dim=1) & new.any(dim=1) & ratio.isfinite()

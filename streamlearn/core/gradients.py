@@ -23,7 +23,8 @@ from typing import Literal, TypeAlias
 import torch
 from torch import Tensor
 
-from streamlearn.core.encoder import NetworkSpec, adapted, logits
+from streamlearn.core.encoder import adapted, logits, views
+from streamlearn.core.network_spec import NetworkSpec
 
 LossName: TypeAlias = Literal["er", "er-ace", "der++"]
 threshold_backward = torch.ops.aten.threshold_backward.grad_input  # relu's, in place
@@ -125,8 +126,8 @@ class Gradient:
         self.slow = slow
         self.phi = phi
         self.grad = torch.zeros_like(phi)  # of the last call
-        self._parts = spec.layout.views(phi)
-        self._out = spec.layout.views(self.grad)
+        self._parts = views(spec, phi)
+        self._out = views(spec, self.grad)
 
     def at(self, aim: Goal) -> Tensor:
         """Loss of each stream (S,); its gradient is in `grad`."""

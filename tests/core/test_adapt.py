@@ -17,16 +17,9 @@ from streamlearn.core.adapt import (
     learning_rate,
     with_prior,
 )
-from streamlearn.core.encoder import (
-    NetworkSpec,
-    Weights,
-    logits,
-    new_weights,
-    slow_tensors,
-    slow_weights,
-    stack,
-)
+from streamlearn.core.encoder import logits, slow_tensors, stack
 from streamlearn.core.gradients import RARE, LossName
+from streamlearn.core.network_spec import NetworkSpec, Weights, new_weights, slow_weights
 from streamlearn.errors import ConfigError
 
 CPU = torch.device("cpu")
@@ -40,7 +33,7 @@ def some_weights(spec: NetworkSpec, slots: int) -> Tensor:
     rows = []
     for slot in range(slots):
         draw = torch.Generator().manual_seed(slot)
-        weights: Weights = new_weights(spec, f"stream {slot}")
+        weights: Weights = new_weights(spec, slot)
         for name, value in weights.items():
             noise = 0.2 * torch.randn(value.shape, generator=draw)
             weights[name] = value + noise.numpy()

@@ -15,14 +15,8 @@ from streamlearn.core.compensate import (
     follow,
     merge,
 )
-from streamlearn.core.encoder import (
-    NetworkSpec,
-    logits,
-    new_weights,
-    slow_tensors,
-    slow_weights,
-    stack,
-)
+from streamlearn.core.encoder import logits, slow_tensors, stack, views
+from streamlearn.core.network_spec import NetworkSpec, new_weights, slow_weights
 from streamlearn.errors import ConfigError
 
 SPEC = NetworkSpec(inputs=5, hidden=(8, 6), rank=2, classes=4)
@@ -30,9 +24,9 @@ SLOW = slow_tensors(slow_weights(SPEC), torch.device("cpu"))
 
 
 def some_weights(seed: int, slots: int = 3) -> Tensor:
-    phi = stack(SPEC, [new_weights(SPEC, str(slot)) for slot in range(slots)])
+    phi = stack(SPEC, [new_weights(SPEC, slot) for slot in range(slots)])
     draw = torch.Generator().manual_seed(seed)
-    for part in SPEC.layout.views(phi).values():
+    for part in views(SPEC, phi).values():
         part.add_(0.5 * torch.randn(part.shape, generator=draw))
     return phi
 
@@ -46,8 +40,8 @@ def knows(*classes: int, slots: int = 3) -> Tensor:
 def test_merge_draws_all_but_columns_that_the_anchor_never_learned() -> None:
     phi = some_weights(0)
     anchor = Anchor(some_weights(1), torch.zeros_like(phi), knows(0, 1))
-    got = SPEC.layout.views(merge(SPEC, phi, anchor, 0.25))
-    mine, theirs = SPEC.layout.views(phi), SPEC.layout.views(anchor.phi)
+    got = views(SPEC, merge(SPEC, phi, anchor, 0.25))
+    mine, theirs = views(SPEC, phi), views(SPEC, anchor.phi)
     torch.testing.assert_close(got["0/a"], 0.75 * mine["0/a"] + 0.25 * theirs["0/a"])
     for name in ("head/w", "head/bias"):
         between = 0.75 * mine[name] + 0.25 * theirs[name]
@@ -66,10 +60,10 @@ def test_an_anchor_that_follows_comes_to_where_the_weights_stay() -> None:
 
 def test_new_columns_are_scaled_to_the_old_ones_norm_and_never_up() -> None:
     phi = some_weights(0)
-    head = SPEC.layout.views(phi)["head/w"]
+    head = views(SPEC, phi)["head/w"]
     head[0, :, 2:] *= 10.0
     head[1, :, 2:] *= 0.01
-    got = SPEC.layout.views(align_head(SPEC, phi, knows(0, 1), knows(2, 3)))["head/w"]
+    got = views(SPEC, align_head(SPEC, phi, knows(0, 1), knows(2, 3)))["head/w"]
     assert torch.equal(got[:, :, :2], head[:, :, :2])
     norm = got[0].norm(dim=0)
     torch.testing.assert_close(norm[2:].mean(), norm[:2].mean(), rtol=1e-4, atol=1e-5)
