@@ -22,9 +22,9 @@ from typing import Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from streamlearn.core.records import IMAGE_SIDE
 from streamlearn.errors import ConfigError, StateError
 
-IMAGE_SIDE = 28
 ROW_ALIGNMENT = 16  # float32: every part of every row starts at 64 bytes, so kernels round alike
 NORM_GROUPS = 4
 NORM_EPSILON = 1e-5

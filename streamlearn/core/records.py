@@ -5,7 +5,7 @@ of learning, so nothing that is learned depends on how a consumer happened to ba
 Arrays in records are read-only; records compare by identity, since arrays have no single equality.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import TypeAlias
@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 MAX_FRAME_EVENTS = 4096
+IMAGE_SIDE = 28  # pixels: what an image of any size is learned as
 
 Label: TypeAlias = str | int
 
@@ -46,6 +47,51 @@ class Rejection:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class ImageColumn:
+    """n events' images: what is learned from, and the files for people where they are at hand."""
+
+    raw: tuple[bytes | None, ...]  # n PNG or JPEG files as they came; None: missing, or not kept
+    pixels: NDArray[np.uint8]  # (n, IMAGE_SIDE, IMAGE_SIDE) grey, 0 where missing
+    present: NDArray[np.bool_]  # (n,) which events have an image
+
+    @classmethod
+    def of(
+        cls, pixels: NDArray[np.uint8], present: NDArray[np.bool_] | None = None
+    ) -> "ImageColumn":
+        """A column without files; without `present`, every event has an image."""
+        there = np.ones(len(pixels), np.bool_) if present is None else present
+        return cls((None,) * len(pixels), pixels, there)
+
+    @classmethod
+    def missing(cls, n: int) -> "ImageColumn":
+        """n events without an image."""
+        pixels = np.zeros((n, IMAGE_SIDE, IMAGE_SIDE), np.uint8)
+        return cls.of(pixels, np.zeros(n, np.bool_))
+
+    @classmethod
+    def joined(cls, parts: "Sequence[ImageColumn]") -> "ImageColumn":
+        """Columns one after the other as one."""
+        return cls(
+            tuple(raw for part in parts for raw in part.raw),
+            np.concatenate([part.pixels for part in parts]),
+            np.concatenate([part.present for part in parts]),
+        )
+
+    def __len__(self) -> int:
+        return len(self.present)
+
+    def rows(self, start: int, stop: int) -> "ImageColumn":
+        """Events start..stop (views, no copies)."""
+        cut = slice(start, stop)
+        return ImageColumn(self.raw[cut], self.pixels[cut], self.present[cut])
+
+    def pick(self, chosen: NDArray[np.intp]) -> "ImageColumn":
+        """The events at these positions, in this order."""
+        raw = tuple(self.raw[at] for at in chosen.tolist())
+        return ImageColumn(raw, self.pixels[chosen], self.present[chosen])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Frame:
     """Events of one stream, oldest first.
 
@@ -61,7 +107,7 @@ class Frame:
     event_time_s: NDArray[np.float64]  # (n,) seconds since the epoch
     event_ids: tuple[str, ...] = ()  # n of them, or none where the feeder sent none
     texts: Mapping[str, tuple[str | None, ...]] = field(default_factory=dict)  # column to n texts
-    images: Mapping[str, tuple[bytes | None, ...]] = field(default_factory=dict)  # PNG/JPEG bytes
+    images: Mapping[str, ImageColumn] = field(default_factory=dict)  # column to n images
 
     def __len__(self) -> int:
         return len(self.label_codes)
@@ -81,5 +127,5 @@ class Frame:
             event_time_s=self.event_time_s[cut],
             event_ids=self.event_ids[cut],
             texts={name: column[cut] for name, column in self.texts.items()},
-            images={name: column[cut] for name, column in self.images.items()},
+            images={name: column.rows(start, stop) for name, column in self.images.items()},
         )

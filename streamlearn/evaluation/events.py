@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamlearn.core.learner import step_cuts
-from streamlearn.core.records import MAX_FRAME_EVENTS, Frame, Label
+from streamlearn.core.records import MAX_FRAME_EVENTS, Frame, ImageColumn, Label
 from streamlearn.errors import InputError
 
 FRAME_EVENTS = 1024  # about: frames hold whole steps
@@ -46,14 +46,15 @@ def pick(frame: Frame, chosen: NDArray[np.intp]) -> Frame:
         event_time_s=frame.event_time_s[chosen],
         event_ids=tuple(frame.event_ids[i] for i in at) if frame.event_ids else (),
         texts={name: tuple(column[i] for i in at) for name, column in frame.texts.items()},
-        images={name: tuple(column[i] for i in at) for name, column in frame.images.items()},
+        images={name: column.pick(chosen) for name, column in frame.images.items()},
     )
 
 
 def joined(frames: Sequence[Frame]) -> Frame:
-    """Frames of one stream as one, whatever columns each has; images are left out."""
+    """Frames of one stream as one, whatever columns each has."""
     columns = tuple(dict.fromkeys(name for frame in frames for name in frame.columns))
     texts = tuple(dict.fromkeys(name for frame in frames for name in frame.texts))
+    images = tuple(dict.fromkeys(name for frame in frames for name in frame.images))
     numbers = np.full((sum(map(len, frames)), len(columns)), np.nan)
     place = {name: j for j, name in enumerate(columns)}
     codes: dict[Label, int] = {}
@@ -77,5 +78,11 @@ def joined(frames: Sequence[Frame]) -> Frame:
                 text for frame in frames for text in frame.texts.get(name, (None,) * len(frame))
             )
             for name in texts
+        },
+        images={
+            name: ImageColumn.joined(
+                [frame.images.get(name) or ImageColumn.missing(len(frame)) for frame in frames]
+            )
+            for name in images
         },
     )

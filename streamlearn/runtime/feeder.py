@@ -24,7 +24,13 @@ from streamlearn.config import FeederConfig, KafkaConfig, TopicsConfig
 from streamlearn.core.records import Frame
 from streamlearn.errors import BrokerError, FrameError, InputError, StreamlearnError
 from streamlearn.runtime.connection import Refusals, answer, no_topics, said
-from streamlearn.runtime.framing import FrameBuilder, events_of, frame_of_one, seconds
+from streamlearn.runtime.framing import (
+    FrameBuilder,
+    checked_features,
+    events_of,
+    frame_of_one,
+    seconds,
+)
 from streamlearn.wire import event_codec
 from streamlearn.wire.cloud_events import stream_of_key
 
@@ -138,13 +144,14 @@ class Feeder(AbstractContextManager["Feeder"]):
         """
         self._check_stream(stream)
         time_s = seconds(event_time, time.time())
+        row = checked_features(features)  # before the lock: reading an image takes a while
         with self._lock:
             self._refuse_if_closed()
-            if not self._builder(stream).add(
-                features, label=label, event_id=event_id, time_s=time_s
+            if not self._builder(stream).add_row(
+                row, label=label, event_id=event_id, time_s=time_s
             ):
                 self._release(stream)
-                self._builder(stream).add(features, label=label, event_id=event_id, time_s=time_s)
+                self._builder(stream).add_row(row, label=label, event_id=event_id, time_s=time_s)
             self._sent += 1
             if len(self._builder(stream)) >= self._frame_events:
                 self._release(stream)

@@ -22,11 +22,12 @@ from numpy.typing import NDArray
 
 from streamlearn.core.records import Frame, Label
 from streamlearn.errors import InputError
-from streamlearn.wire import event_rules
+from streamlearn.wire import event_rules, image_codec
+from streamlearn.wire.image_codec import MAX_FRAME_PIXELS, Picture
 
 T = TypeVar("T")
 S = TypeVar("S", bound=np.generic)
-Value: TypeAlias = float | str | bytes | None
+Value: TypeAlias = float | str | Picture | None
 
 
 class FrameBuilder:
@@ -52,6 +53,7 @@ class FrameBuilder:
         self._labels: list[Label | None] = []
         self._ids: list[str | None] = []
         self._times: list[float] = []
+        self._n_pixels = 0  # of all images' files
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -59,17 +61,29 @@ class FrameBuilder:
     def add(
         self, features: Mapping[str, object], *, label: object, event_id: str | None, time_s: float
     ) -> bool:
-        """Add one event; False if it needs a frame of its own, since a column changes its kind.
+        """Add one event; False if it needs another frame: a column changes its kind, or the
+        images would be too large together.
 
         Raises InputError for features that nothing can be learned from.
         """
-        row = checked_features(features)
+        return self.add_row(
+            checked_features(features), label=label, event_id=event_id, time_s=time_s
+        )
+
+    def add_row(
+        self, row: dict[str, Value], *, label: object, event_id: str | None, time_s: float
+    ) -> bool:
+        """Add one event of which `checked_features` has read the images, which takes a while."""
         checked = checked_label(label)
+        n_pixels = sum(value.n_pixels for value in row.values() if isinstance(value, Picture))
+        if self._rows and n_pixels and self._n_pixels + n_pixels > MAX_FRAME_PIXELS:
+            return False
         kinds: dict[str, type] = dict(zip(row, map(type, row.values()), strict=True))
         if checked is not None:
             kinds[event_rules.LABEL] = type(checked)
         if kinds.items() - self._kinds.items() and not self._widen(kinds):
             return False
+        self._n_pixels += n_pixels
         self._rows.append(row)
         self._labels.append(checked)
         self._ids.append(event_id)
@@ -108,7 +122,11 @@ class FrameBuilder:
             event_time_s=_frozen(np.array(self._times, np.float64)),
             event_ids=ids,
             texts={n: self._column(n, str) for n, kind in self._kinds.items() if kind is str},
-            images={n: self._column(n, bytes) for n, kind in self._kinds.items() if kind is bytes},
+            images={
+                n: image_codec.column_of(self._column(n, Picture))
+                for n, kind in self._kinds.items()
+                if kind is Picture
+            },
         )
 
     def _column(self, name: str, kind: type[T]) -> tuple[T | None, ...]:
@@ -120,7 +138,7 @@ class FrameBuilder:
 class Event:
     """One event by itself."""
 
-    features: Mapping[str, Value]  # without those that are missing, unless all are
+    features: Mapping[str, float | str | bytes]  # without those that are missing, unless all are
     label: Label | None
     event_id: str | None
     time_s: float  # seconds since the epoch
@@ -129,12 +147,13 @@ class Event:
 def events_of(frame: Frame) -> Iterator[Event]:
     """A frame's events one by one, oldest first."""
     ids = frame.event_ids or (None,) * len(frame)
+    images = {name: image_codec.files(column) for name, column in frame.images.items()}
     for at, (label, event_id) in enumerate(zip(frame.labels(), ids, strict=True)):
-        row: dict[str, Value] = dict(zip(frame.columns, frame.numbers[at].tolist(), strict=True))
-        row = {name: value for name, value in row.items() if value == value}
-        for columns in (frame.texts, frame.images):
-            row |= {n: cells[at] for n, cells in columns.items() if cells[at] is not None}
-        missing: dict[str, Value] = dict.fromkeys(frame.columns, math.nan)
+        numbers = zip(frame.columns, frame.numbers[at].tolist(), strict=True)
+        row: dict[str, float | str | bytes] = {n: value for n, value in numbers if value == value}
+        row |= {n: cell for n, cells in frame.texts.items() if (cell := cells[at]) is not None}
+        row |= {n: file for n, files in images.items() if (file := files[at]) is not None}
+        missing: dict[str, float | str | bytes] = dict.fromkeys(frame.columns, math.nan)
         yield Event(row or missing, label, event_id or None, float(frame.event_time_s[at]))
 
 
@@ -146,7 +165,7 @@ def frame_of_one(stream: str, features: Mapping[str, object], *, time_s: float) 
 
 
 def checked_features(features: Mapping[str, object]) -> dict[str, Value]:
-    """Numbers as float, text and image bytes as they are; InputError for everything else."""
+    """Numbers as float, texts as they are, images read; InputError for everything else."""
     row: dict[str, Value] = {}
     for name, value in features.items():
         _check_name(name)
@@ -178,9 +197,13 @@ def _value(name: str, value: object) -> Value:
         case str() as text if event_rules.is_unicode(text):
             return str(text)
         case bytes() | bytearray() | memoryview() as raw:
-            image = bytes(raw)
-            if image.startswith(event_rules.IMAGE_STARTS):
-                return image
+            try:
+                return image_codec.read(bytes(raw))
+            except event_rules.RefusedError as refusal:
+                raise InputError(
+                    f"feature {name!r} must be a PNG or JPEG image where it is bytes, got "
+                    f"{raw[:12]!r}...: {refusal}"
+                ) from None
         case Real() | Decimal() as number:
             return float(number)
         case _:

@@ -23,6 +23,7 @@ from streamlearn.errors import FrameError
 MAX_COLUMNS = 4096
 MAX_CELLS = 1 << 22  # rows x columns: 32 MiB as float64
 MAX_INFLATED_BYTES = 64 * 1024 * 1024  # of all compressed buffers; also of all texts and images
+MAX_IMAGES = 1 << 16  # rows x image columns: 49 MiB of pixels, whether there are images or not
 MAX_DICTIONARY = 1 << 20  # entries; a feeder's dictionary may hold more than its frame uses
 MAX_MESSAGES = 1024
 MAX_BUFFERS = 1 << 16

@@ -39,6 +39,7 @@ from streamlearn.wire.cloud_events import (
     stream_of_key,
 )
 from streamlearn.wire.event_schema import Layout, layout_of
+from streamlearn.wire.image_codec import files
 
 ARROW = "application/vnd.apache.arrow.stream"
 JSON = "application/json"
@@ -76,11 +77,16 @@ def _record_batch(frame: Frame) -> pa.RecordBatch:
         raise FrameError(Reason.EMPTY_FRAME, "a frame needs at least one event")
     if not names:
         raise FrameError(Reason.NO_FEATURES, "a frame needs at least one feature column")
-    if n > MAX_FRAME_EVENTS or n * len(names) > arrow_bounds.MAX_CELLS:
+    if (
+        n > MAX_FRAME_EVENTS
+        or n * len(names) > arrow_bounds.MAX_CELLS
+        or (n * len(frame.images) > arrow_bounds.MAX_IMAGES)
+    ):
         raise FrameError(
             Reason.TOO_LARGE,
-            f"{n} events x {len(names)} columns; at most {MAX_FRAME_EVENTS} events and "
-            f"{arrow_bounds.MAX_CELLS} cells: cut it into several frames",
+            f"{n} events x {len(names)} columns; at most {MAX_FRAME_EVENTS} events, "
+            f"{arrow_bounds.MAX_CELLS} cells and {arrow_bounds.MAX_IMAGES} of images: cut it into "
+            "several frames",
         )
     if len(names) > arrow_bounds.MAX_COLUMNS - len(rules.RESERVED):
         raise FrameError(Reason.TOO_LARGE, f"{len(names)} columns > {arrow_bounds.MAX_COLUMNS - 3}")
@@ -91,7 +97,7 @@ def _record_batch(frame: Frame) -> pa.RecordBatch:
     turned = np.ascontiguousarray(frame.numbers.T)
     arrays: list[Any] = [pa.array(column) for column in turned]
     arrays += [pa.array(column, pa.string()) for column in frame.texts.values()]
-    arrays += [pa.array(column, pa.binary()) for column in frame.images.values()]
+    arrays += [pa.array(files(column), pa.binary()) for column in frame.images.values()]
     columns = [*names, rules.EVENT_TIME]
     arrays.append(pa.array(frame.event_time_s, pa.float64()))
     if frame.label_values:
@@ -219,10 +225,7 @@ def _decode_arrow(
         event_time_s=event_columns.event_times(reserved(rules.EVENT_TIME), n, default_s, refused),
         event_ids=event_columns.event_ids(reserved(rules.EVENT_ID)),
         texts={names[index]: event_columns.texts(batch.column(index)) for index in layout.texts},
-        images={
-            names[index]: event_columns.images(names[index], batch.column(index), refused)
-            for index in layout.images
-        },
+        images=event_columns.images(batch, layout, refused),
     )
     return _without(frame, refused.rows)
 
@@ -238,9 +241,10 @@ def _without(
         first = rejections[0]
         raise FrameError(first.reason, f"not one of {len(frame)} rows is left; {first.detail}")
     if refused:
-        keep = np.ones(len(frame), dtype=bool)
-        keep[list(refused)] = False
-        rows = np.flatnonzero(keep).tolist()
+        left = np.ones(len(frame), dtype=bool)
+        left[list(refused)] = False
+        keep = np.flatnonzero(left)
+        rows = keep.tolist()
         codes, values = _in_order(frame.label_codes[keep], frame.label_values)
         frame = Frame(
             stream=frame.stream,
@@ -251,11 +255,10 @@ def _without(
             event_time_s=frame.event_time_s[keep],
             event_ids=tuple(frame.event_ids[row] for row in rows) if frame.event_ids else (),
             texts={name: tuple(cells[row] for row in rows) for name, cells in frame.texts.items()},
-            images={
-                name: tuple(cells[row] for row in rows) for name, cells in frame.images.items()
-            },
+            images={name: column.pick(keep) for name, column in frame.images.items()},
         )
-    for array in (frame.numbers, frame.label_codes, frame.event_time_s):
+    kept = [array for image in frame.images.values() for array in (image.pixels, image.present)]
+    for array in (frame.numbers, frame.label_codes, frame.event_time_s, *kept):
         array.flags.writeable = False
     return frame, rejections
 

@@ -13,11 +13,12 @@ import pyarrow.compute as pc
 import pyarrow.types as pt
 from numpy.typing import NDArray
 
-from streamlearn.core.records import Label, Reason
+from streamlearn.core.records import ImageColumn, Label, Reason
 from streamlearn.errors import FrameError
 from streamlearn.wire import event_rules as rules
-from streamlearn.wire.arrow_bounds import MAX_INFLATED_BYTES
+from streamlearn.wire.arrow_bounds import MAX_IMAGES, MAX_INFLATED_BYTES
 from streamlearn.wire.event_schema import Kind, Layout, is_bytes, is_text, kind_of_type
+from streamlearn.wire.image_codec import Pictures
 
 Column: TypeAlias = Any  # pa.Array or pa.ChunkedArray: their stubs share no useful base
 
@@ -108,13 +109,24 @@ def texts(column: Column) -> tuple[str | None, ...]:
     return tuple(plain(column).to_pylist())
 
 
-def images(name: str, column: Column, refused: Refused) -> tuple[bytes | None, ...]:
-    """An image column's cells; what starts neither as PNG nor as JPEG is refused."""
-    cells = tuple(plain(column).to_pylist())
-    for row, cell in enumerate(cells):
-        if cell is not None and not cell.startswith(rules.IMAGE_STARTS):
-            refused.add(row, Reason.BAD_IMAGE, f"column {name!r}: neither PNG nor JPEG")
-    return cells
+def images(batch: pa.RecordBatch, layout: Layout, refused: Refused) -> dict[str, ImageColumn]:
+    """The image columns; rows whose images can't be read are refused. Call it last: rows that
+    are refused already are not looked at."""
+    n_images = len(layout.images) * batch.num_rows
+    if n_images > MAX_IMAGES:
+        raise FrameError(Reason.TOO_LARGE, f"{n_images} > {MAX_IMAGES} cells of image columns")
+    pictures, found = Pictures(), dict[str, ImageColumn]()
+    gone = frozenset(refused.rows)
+    for index in layout.images:
+        cells: list[bytes | None] = plain(batch.column(index)).to_pylist()
+        wanted = [None if row in gone else cell for row, cell in enumerate(cells)]
+        name = layout.names[index]
+
+        def refuse(row: int, why: str, name: str = name) -> None:
+            refused.add(row, Reason.BAD_IMAGE, f"column {name[:80]!r}: {why}")
+
+        found[name] = pictures.column(wanted, refuse)
+    return found
 
 
 def event_times(

@@ -9,7 +9,7 @@ event_time  seconds since the epoch, a timestamp (without time zone: UTC), a dat
             text. Null: the Kafka record's time. NaN, not within years 1..9999: bad_time.
 event_id    text, or a whole number as its digits. Null: "", an event without an id.
 text        Unicode without lone surrogates. Null: None.
-image       bytes that start as PNG or JPEG do, or bad_image. Null: None.
+image       a PNG or JPEG file that image_codec reads, or bad_image. Null: missing.
 """
 
 from collections.abc import Collection
@@ -27,7 +27,6 @@ MAX_NAME_CHARACTERS = 256
 FLOAT32_MAX = 3.4028234663852886e38
 FIRST_SECOND = -62_135_596_800.0  # 0001-01-01T00:00:00Z
 LAST_SECOND = 253_402_300_800.0  # 10000-01-01T00:00:00Z
-IMAGE_STARTS = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")
 _INT_MIN, _INT_END = -(1 << 63), 1 << 64  # int64 and uint64, as Arrow has them
 
 

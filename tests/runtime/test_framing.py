@@ -1,10 +1,12 @@
 """The frame builder against the events that went in, one by one."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import numpy as np
 import pytest
 
+from streamlearn.core.records import ImageColumn
 from streamlearn.errors import InputError
 from streamlearn.runtime.framing import (
     FrameBuilder,
@@ -13,6 +15,8 @@ from streamlearn.runtime.framing import (
     frame_of_one,
     seconds,
 )
+from streamlearn.wire import image_codec
+from tests.wire.pictures import PNG, same_images, slope
 
 
 def built(*events: tuple[dict[str, object], object]) -> FrameBuilder:
@@ -31,13 +35,14 @@ def test_columns_join_and_missing_values_are_nan() -> None:
 
 
 def test_a_column_keeps_its_kind_in_a_frame() -> None:
-    picture = b"\x89PNG\r\n\x1a\n..."
-    builder = built(({"a": 1, "note": "hot", "picture": picture}, "x"), ({"a": 2}, "y"))
+    builder = built(({"a": 1, "note": "hot", "picture": PNG}, "x"), ({"a": 2}, "y"))
     assert not builder.add({"a": "text"}, label="x", event_id=None, time_s=2.0)
     frame = builder.take()
     assert len(frame) == 2 and len(builder) == 0
     assert frame.texts == {"note": ("hot", None)}
-    assert frame.images == {"picture": (picture, None)}
+    assert frame.images["picture"].raw == (PNG, None)
+    assert frame.images["picture"].present.tolist() == [True, False]
+    np.testing.assert_array_equal(frame.images["picture"].pixels[0], slope())
     assert builder.add({"a": "text"}, label="x", event_id=None, time_s=2.0)
 
 
@@ -81,10 +86,11 @@ def test_arrays_of_a_frame_are_read_only() -> None:
         {"a": 1j},
         {3: 1},
         {"a": b"no image"},
+        {"a": PNG[:-40]},
         {"a": None},
         {"a": "\ud800"},
     ],
-    ids=str,
+    ids=lambda features: str(features)[:20],
 )
 def test_what_cannot_be_learned_from_is_refused(features: dict[str, object]) -> None:
     with pytest.raises(InputError):
@@ -124,10 +130,7 @@ def test_times() -> None:
 
 
 def test_events_of_a_frame_make_the_frame_again() -> None:
-    picture = b"\x89PNG\r\n\x1a\n..."
-    builder = built(
-        ({"a": 1.5, "t": "x"}, 3), ({"b": 2, "p": picture}, None), ({"a": 0.0, "b": 1}, 4)
-    )
+    builder = built(({"a": 1.5, "t": "x"}, 3), ({"b": 2, "p": PNG}, None), ({"a": 0.0, "b": 1}, 4))
     frame = builder.take()
     for event in events_of(frame):
         assert builder.add(
@@ -135,7 +138,8 @@ def test_events_of_a_frame_make_the_frame_again() -> None:
         )
     again = builder.take()
     np.testing.assert_array_equal(frame.numbers, again.numbers)
-    assert (again.columns, again.texts, again.images) == (frame.columns, frame.texts, frame.images)
+    assert (again.columns, again.texts) == (frame.columns, frame.texts)
+    same_images(again.images, frame.images)
     assert again.labels() == frame.labels() and again.event_ids == ()
     assert again.event_time_s.tolist() == frame.event_time_s.tolist()
 
@@ -144,3 +148,20 @@ def test_an_event_without_any_value_is_an_event() -> None:
     frame = frame_of_one("s", {"a": float("nan")}, time_s=0.0)
     [event] = events_of(frame)
     assert frame_of_one("s", event.features, time_s=0.0).columns == ("a",)
+
+
+def test_a_frame_holds_no_more_pixels_than_a_worker_reads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("streamlearn.runtime.framing.MAX_FRAME_PIXELS", 2 * 28 * 28)
+    builder = built(({"p": PNG}, None), ({"p": PNG}, None), ({"a": 1.0}, None))
+    assert not builder.add({"p": PNG}, label=None, event_id=None, time_s=3.0)
+    assert len(builder.take()) == 3
+    assert builder.add({"p": PNG}, label=None, event_id=None, time_s=3.0)
+
+
+def test_an_image_without_its_file_is_sent_as_its_pixels() -> None:
+    frame = built(({"p": PNG}, None)).take()
+    shown = replace(frame, images={"p": ImageColumn.of(frame.images["p"].pixels)})
+    [event] = events_of(shown)
+    raw = event.features["p"]
+    assert isinstance(raw, bytes)
+    np.testing.assert_array_equal(image_codec.read(raw).pixels, slope())

@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 
 from streamlearn.core.records import MAX_FRAME_EVENTS, Frame, Label, Reason
 from streamlearn.errors import FrameError
-from streamlearn.wire import event_codec
+from streamlearn.wire import event_codec, image_codec
+from tests.wire.pictures import JPEG, PNG, same_images, slope
 
-PNG = b"\x89PNG\r\n\x1a\n and more"
-JPEG = b"\xff\xd8\xff and more"
+PICTURES = [image_codec.read(raw) for raw in (PNG, JPEG)]
 
 
 def arrow(
@@ -51,7 +51,8 @@ def same(a: Frame, b: Frame) -> None:
     np.testing.assert_array_equal(a.label_codes, b.label_codes)
     np.testing.assert_array_equal(a.event_time_s, b.event_time_s)
     assert a.event_ids == b.event_ids
-    assert (dict(a.texts), dict(a.images)) == (dict(b.texts), dict(b.images))
+    assert dict(a.texts) == dict(b.texts)
+    same_images(a.images, b.images)
 
 
 # --- round trips -------------------------------------------------------------------------------
@@ -90,7 +91,10 @@ def frames(draw: st.DrawFn) -> Frame:
         event_time_s=np.array(cells(st.floats(-6e10, 2e11))),
         event_ids=draw(st.sampled_from([(), cells(st.text(max_size=5))])),
         texts={name: cells(st.none() | st.text(max_size=9)) for name in texts},
-        images={name: cells(st.sampled_from([None, PNG, JPEG])) for name in images},
+        images={
+            name: image_codec.column_of(cells(st.sampled_from([None, *PICTURES])))
+            for name in images
+        },
     )
 
 
@@ -202,7 +206,11 @@ def test_text_columns(type_: pa.DataType) -> None:
 )
 def test_image_columns(type_: pa.DataType) -> None:
     column = pa.array([PNG, None], type_)
-    assert decoded(arrow({"x": column}, batches=2)).images["x"] == (PNG, None, PNG, None)
+    image = decoded(arrow({"x": column}, batches=2)).images["x"]
+    assert image.raw == (PNG, None, PNG, None)
+    assert image.present.tolist() == [True, False, True, False]
+    np.testing.assert_array_equal(image.pixels[2], slope())
+    assert not image.pixels[[1, 3]].any() and not image.pixels.flags.writeable
 
 
 LABELS: list[tuple[Any, tuple[Label | None, ...]]] = [

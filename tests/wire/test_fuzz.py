@@ -15,17 +15,19 @@ import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
 from streamlearn.core.learner import LearnerState
 from streamlearn.core.model import Model, SlowWeights
-from streamlearn.core.records import Reason, Rejection
+from streamlearn.core.records import IMAGE_SIDE, Reason, Rejection
 from streamlearn.core.update import apply, diff
 from streamlearn.errors import FormatError, FrameError, StateError, UpdateError
 from streamlearn.wire import (
     dead_letter_codec,
     envelope,
     event_codec,
+    image_codec,
     metrics_codec,
     state_codec,
     update_codec,
@@ -33,7 +35,11 @@ from streamlearn.wire import (
 from streamlearn.wire import tensors as tensor_bytes
 from streamlearn.wire.cloud_events import Message
 from streamlearn.wire.envelope import Role
+from streamlearn.wire.event_rules import RefusedError
+from tests.wire.pictures import JPEG, PNG, file_of, slope
 
+EXIF = Image.Exif()
+EXIF[0x0112] = 6  # turned by a quarter
 SLOW = SlowWeights({"a": np.arange(6, dtype=np.float32)})
 NUMBERS = (0, 1, 0x7F, 0xFF, 0xFFFF, 0x7FFFFFFF, 0xFFFFFFFF, 1 << 62, (1 << 64) - 1, 10**9)
 
@@ -88,7 +94,7 @@ RICH = {
     "dictionary": pa.array(["x", "y", "x"]).dictionary_encode(),
     "decimal": pa.array([1, 2, None], pa.decimal128(20, 2)),
     "time": pa.array([1, 2, None], pa.timestamp("ns", "Europe/Berlin")),
-    "image": pa.array([b"\x89PNG\r\n\x1a\nx", None, b"bad"]),
+    "image": pa.array([JPEG, None, b"bad"]),
     "label": pa.array([1.0, float("nan"), None]),
     "event_time": pa.array([1, 2, None], pa.timestamp("ms")),
     "event_id": ["a", None, "c"],
@@ -103,7 +109,12 @@ def decode_event(value: bytes) -> None:
     n = len(frame)
     assert n >= 1 and frame.numbers.shape == (n, len(frame.columns)) and len(rejections) <= 4096
     assert not np.isinf(frame.numbers).any() and np.isfinite(frame.event_time_s).all()
-    assert all(len(cells) == n for cells in (*frame.texts.values(), *frame.images.values()))
+    assert all(len(cells) == n for cells in frame.texts.values())
+    for image in frame.images.values():
+        assert len(image.raw) == len(image.present) == n
+        assert image.pixels.shape == (n, IMAGE_SIDE, IMAGE_SIDE)
+        assert [raw is not None for raw in image.raw] == image.present.tolist()
+        assert not image.pixels[~image.present].any()
     assert frame.label_codes.min() >= -1 and frame.label_codes.max() < len(frame.label_values)
     shown = frame.label_codes[frame.label_codes >= 0].tolist()
     assert list(dict.fromkeys(shown)) == list(range(len(frame.label_values)))
@@ -208,6 +219,23 @@ def unpack(value: bytes) -> None:
     assert sum(array.nbytes for array in arrays.values()) <= len(value)
 
 
+def read_image(value: bytes) -> None:
+    picture = image_codec.read(value)
+    assert picture.pixels.shape == (IMAGE_SIDE, IMAGE_SIDE) and picture.pixels.dtype == np.uint8
+
+
+COLOUR = np.dstack([slope(9, 14), slope(9, 14)[::-1], slope(9, 14)[:, ::-1]])
+PNGS = (
+    PNG,
+    file_of(Image.fromarray(COLOUR).quantize(7), transparency=3, exif=EXIF),
+    file_of(slope(9, 14).astype(np.uint16) * 257, transparency=77),
+    file_of(Image.fromarray(COLOUR), save_all=True, append_images=[Image.fromarray(COLOUR // 2)]),
+)
+JPEGS = (
+    file_of(COLOUR, "JPEG", exif=EXIF),
+    file_of(COLOUR, "JPEG", progressive=True),
+    file_of(Image.fromarray(COLOUR).convert("CMYK"), "JPEG"),
+)
 COMPRESSED = arrow(RICH, compression="zstd"), arrow(RICH, compression="lz4")
 UPDATE, STATES = (UpdateError,), (StateError,)
 RAW = raw_of(FULL), raw_of(DELTA)
@@ -216,6 +244,8 @@ TARGETS = {
         decode_event, (arrow(RICH), arrow({"x": [1.0], "label": ["a"]})), (FrameError,)
     ),
     "arrow, compressed": Target(decode_event, COMPRESSED, (FrameError,)),
+    "png": Target(read_image, PNGS, (RefusedError,)),
+    "jpeg": Target(read_image, JPEGS, (RefusedError,)),
     "json": Target(decode_event, (EVENT, b'{"x":1}'), (FrameError,)),
     "dead rows": Target(decode_dead_rows, (arrow(RICH),), ()),
     "update": Target(

@@ -29,6 +29,7 @@ from streamlearn.core.update import apply, diff
 from streamlearn.wire import (
     dead_letter_codec,
     event_codec,
+    image_codec,
     metrics_codec,
     state_codec,
     update_codec,
@@ -36,6 +37,7 @@ from streamlearn.wire import (
 from streamlearn.wire.cloud_events import Message
 from streamlearn.wire.signing import Signer, Verifier
 from streamlearn.wire.update_codec import Kind, Received, Role, UpdateHeader
+from tests.wire.pictures import JPEG, PNG, slope
 
 GOLDEN = Path(__file__).parent / "golden"
 KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))  # known to all: for tests only
@@ -55,7 +57,7 @@ FRAME = Frame(
     event_time_s=np.array([1.7e9, 1.7e9 + 0.1, 1.7e9 + 0.25]),
     event_ids=("a", "", "c"),
     texts={"note": ("grün", None, "")},
-    images={"photo": (b"\x89PNG\r\n\x1a\n", None, b"\xff\xd8\xff")},
+    images={"photo": image_codec.column_of([image_codec.read(PNG), None, image_codec.read(JPEG)])},
 )
 SLOW = SlowWeights({"a": np.arange(12, dtype=np.float32).reshape(3, 4)})
 SAID: dict[str, Any] = {
@@ -97,6 +99,7 @@ def frame() -> list[Message]:
 
 WRITERS: dict[str, Callable[[], list[Message]]] = {
     "frame": frame,
+    "frame-images": frame,
     "update-full": lambda: update_codec.encode(diff(None, model(1)), **SAID),
     "update-delta": lambda: update_codec.encode(diff(model(1), model(2)), **SAID),
     "snapshot": lambda: update_codec.encode_model(model(2), slot=1, part_bytes=300, **SAID),
@@ -162,17 +165,28 @@ def update_of(name: str, role: Role = Role.UPDATES) -> Received:
 
 
 def test_frame() -> None:
+    """Its images were never more than first bytes, which was enough before images were read."""
     ((key, value, headers),) = stored("frame")
+    back, rejections = event_codec.decode(value, key, headers, 0.0)
+    assert [(r.row, r.reason) for r in rejections] == [(0, "bad_image"), (2, "bad_image")]
+    np.testing.assert_array_equal(back.numbers, FRAME.numbers[1:2])
+    assert (back.columns, back.labels()) == (FRAME.columns, (None,))
+    assert (back.event_ids, back.texts) == (("",), {"note": (None,)})
+
+
+def test_frame_with_images() -> None:
+    ((key, value, headers),) = stored("frame-images")
     back, rejections = event_codec.decode(value, key, headers, 0.0)
     assert rejections == ()
     np.testing.assert_array_equal(back.numbers, FRAME.numbers)
     np.testing.assert_array_equal(back.event_time_s, FRAME.event_time_s)
     assert (back.columns, back.labels()) == (FRAME.columns, FRAME.labels())
-    assert (back.event_ids, back.texts, back.images) == (
-        FRAME.event_ids,
-        FRAME.texts,
-        FRAME.images,
-    )
+    assert (back.event_ids, back.texts) == (FRAME.event_ids, FRAME.texts)
+    photo = back.images["photo"]
+    assert photo.present.tolist() == [True, False, True]
+    np.testing.assert_array_equal(photo.pixels[0], slope())
+    off = photo.pixels[2].astype(int) - slope()  # a slope, shrunk, is a slope
+    assert abs(off).max() <= 5, "JPEG decoders may differ by a level or two"
 
 
 def test_full_update_then_delta() -> None:
@@ -257,7 +271,7 @@ def test_what_is_written_today_has_the_same_headers(name: str) -> None:
     today, then = WRITERS[name]()[0], stored(name)[0]
     assert today.key == then.key
     assert [n for n, _ in today.headers] == [n for n, _ in then.headers]
-    skip = (*VOLATILE, "ce_id") if name in ("frame", "metrics") else VOLATILE
+    skip = (*VOLATILE, "ce_id") if name in ("frame", "frame-images", "metrics") else VOLATILE
     for (header, text), (_, before) in zip(today.headers, then.headers, strict=True):
         if header not in skip:
             assert (header, text) == (header, before)

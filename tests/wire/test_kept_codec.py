@@ -1,11 +1,14 @@
 """A kept event is read back by the events topic's own codec."""
 
+from dataclasses import replace
+
 import numpy as np
 
-from streamlearn.core.records import Frame
-from streamlearn.wire import event_codec, kept_codec
+from streamlearn.core.records import Frame, ImageColumn
+from streamlearn.wire import event_codec, image_codec, kept_codec
+from tests.wire.pictures import JPEG, PNG, slope
 
-PNG = b"\x89PNG\r\n\x1a\n" + bytes(20)
+PHOTOS = image_codec.column_of([image_codec.read(JPEG), image_codec.read(PNG)])
 
 
 def frame(images: bool) -> Frame:
@@ -19,7 +22,7 @@ def frame(images: bool) -> Frame:
         np.array([1e9, 1e9 + 0.25]),
         event_ids=("x", "y"),
         texts={"said": ("hello", 'with "quotes" and ü')},
-        images={"photo": (PNG, PNG)} if images else {},
+        images={"photo": PHOTOS} if images else {},
     )
 
 
@@ -42,3 +45,15 @@ def test_round_trip() -> None:
             assert back.event_time_s[0] == whole.event_time_s[row]
             assert back.event_ids == (whole.event_ids[row],)
             assert back.texts["said"] == (whole.texts["said"][row],)
+            if images:
+                assert back.images["photo"].raw == (PHOTOS.raw[row],)
+                np.testing.assert_array_equal(back.images["photo"].pixels[0], PHOTOS.pixels[row])
+
+
+def test_an_image_without_its_file_is_kept_as_its_pixels() -> None:
+    pixels = np.stack([slope(), 255 - slope()])
+    whole = replace(frame(images=False), images={"photo": ImageColumn.of(pixels)})
+    for row in range(2):
+        back, rejected = event_codec.decode(kept_codec.encode(whole, row), b"s", [], 0.0)
+        assert rejected == ()
+        np.testing.assert_array_equal(back.images["photo"].pixels[0], pixels[row])
