@@ -6,7 +6,8 @@ Unlike the reservoir, which keeps some labelled events to learn from again, this
 event that has an id and no label, for a while, and gives each away once.
 
 Memory is fixed: at most `capacity` events, the oldest leave first, and at most
-MAX_TEXT_CHARACTERS of texts. An event is too old for its label when the stream's latest frame is
+MAX_TEXT_CHARACTERS of texts and MAX_IMAGES for each that may be remembered. Of images the pixels
+are kept, not the files. An event is too old for its label when the stream's latest frame is
 more than `max_age_s` newer, by event time; nothing is thrown away for that, so a single wrong
 clock costs the labels that come right after it, and no more.
 """
@@ -19,9 +20,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from streamlearn.core.records import Frame, Label
+from streamlearn.core.records import IMAGE_SIDE, Frame, ImageColumn, Label
 
 MAX_TEXT_CHARACTERS = 1 << 20  # of all remembered events together
+MAX_IMAGES = 4  # an event, on the average of `capacity` events
 MAX_ID_CHARACTERS = 256  # a longer id counts as none, so that memory is fixed
 
 
@@ -35,6 +37,7 @@ class Pending:
     served: NDArray[np.float32]  # (C then,)
     numbers: NDArray[np.float64]  # (d then,) by the stream's number columns, NaN where missing
     texts: Mapping[str, str]
+    images: Mapping[str, NDArray[np.uint8]]  # column to (IMAGE_SIDE, IMAGE_SIDE)
 
     @property
     def characters(self) -> int:
@@ -74,7 +77,9 @@ class PendingEvents:
     ((0,), (1,), (2,))
     """
 
-    __slots__ = ("_characters", "_events", "_learned", "_now_s", "capacity", "max_age_s")
+    __slots__ = (
+        "_characters", "_events", "_learned", "_n_images", "_now_s", "capacity", "max_age_s",
+    )  # fmt: skip
 
     def __init__(self, *, capacity: int, max_age_s: float) -> None:
         self.capacity = capacity
@@ -82,7 +87,7 @@ class PendingEvents:
         self._events: dict[str, Pending] = {}  # oldest first
         self._learned: dict[str, None] = {}  # ids, oldest first
         self._now_s = float("nan")  # newest event time of the latest frame
-        self._characters = 0
+        self._characters = self._n_images = 0
 
     def __len__(self) -> int:
         return len(self._events)
@@ -131,6 +136,11 @@ class PendingEvents:
         numbers = _by_columns(frame, [row for _, row in waiting], columns)
         for (event_id, row), values in zip(waiting, numbers, strict=True):
             texts = {name: column[row] for name, column in frame.texts.items()}
+            images = {
+                name: column.pixels[row].copy()
+                for name, column in frame.images.items()
+                if column.present[row]
+            }
             event = Pending(
                 event=first_event + row,
                 time_s=float(frame.event_time_s[row]),
@@ -138,10 +148,16 @@ class PendingEvents:
                 served=served[row].copy(),
                 numbers=values,
                 texts={name: text for name, text in texts.items() if text is not None},
+                images=images,
             )
             self._events[event_id] = event
             self._characters += event.characters
-        while len(self._events) > self.capacity or self._characters > MAX_TEXT_CHARACTERS:
+            self._n_images += len(event.images)
+        while (
+            len(self._events) > self.capacity
+            or self._characters > MAX_TEXT_CHARACTERS
+            or self._n_images > MAX_IMAGES * self.capacity
+        ):
             self._forget(next(iter(self._events)))
 
     def take(self, ids: Sequence[str]) -> Found:
@@ -167,6 +183,7 @@ class PendingEvents:
         event = self._events.pop(event_id, None)
         if event is not None:
             self._characters -= event.characters
+            self._n_images -= len(event.images)
 
     def _remember_learned(self, event_id: str) -> None:
         self._learned[event_id] = None
@@ -178,10 +195,12 @@ class PendingEvents:
     ) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
         """Everything needed to go on, for as many classes and number columns as there are now."""
         events = self._events.values()
+        images = [(row, *one) for row, event in enumerate(events) for one in event.images.items()]
         words = {
             "ids": list(self._events),
             "texts": [dict(event.texts) for event in events],
             "learned": list(self._learned),
+            "images": [(row, name) for row, name, _ in images],
         }
         arrays: dict[str, NDArray[Any]] = {
             "words": np.frombuffer(json.dumps(words).encode(), np.uint8).copy(),
@@ -192,6 +211,8 @@ class PendingEvents:
             "numbers": _numbers(events, n_columns),
             "now_s": np.array([self._now_s]),
         }
+        if images:
+            arrays["pixels"] = np.stack([pixels for _, _, pixels in images])
         return {}, arrays
 
     def resume(self, arrays: Mapping[str, NDArray[Any]]) -> None:
@@ -203,6 +224,7 @@ class PendingEvents:
         sizes = {len(ids), len(words["texts"]), *(len(arrays[name]) for name in names)}
         if len(sizes) != 1 or len(set(ids)) != len(ids) or len(ids) > self.capacity:
             raise ValueError(f"{sorted(sizes)} remembered events, at most {self.capacity}")
+        images = _images(words.get("images", []), arrays, len(ids))
         for row, event_id in enumerate(ids):
             self._events[event_id] = Pending(
                 int(event[row]),
@@ -211,10 +233,12 @@ class PendingEvents:
                 np.array(served[row], np.float32),
                 np.array(numbers[row], np.float64),
                 {str(name): str(text) for name, text in words["texts"][row].items()},
+                images[row],
             )
         self._learned = dict.fromkeys(str(event_id) for event_id in words["learned"])
         self._now_s = float(arrays["now_s"][0])
         self._characters = sum(pending.characters for pending in self._events.values())
+        self._n_images = len(words.get("images", []))
 
 
 def frame_of(
@@ -233,7 +257,25 @@ def frame_of(
         event_time_s=np.array([event.time_s for event in events], np.float64),
         event_ids=tuple(ids),
         texts={name: tuple(event.texts.get(name) for event in events) for name in names},
+        images={
+            name: ImageColumn.of_some([event.images.get(name) for event in events])
+            for name in dict.fromkeys(name for event in events for name in event.images)
+        },
     )
+
+
+def _images(
+    places: Sequence[tuple[int, str]], arrays: Mapping[str, NDArray[Any]], n: int
+) -> list[dict[str, NDArray[np.uint8]]]:
+    """Each event's images, of the rows and columns that `places` names."""
+    found: list[dict[str, NDArray[np.uint8]]] = [{} for _ in range(n)]
+    if places:
+        pixels = np.array(arrays["pixels"], np.uint8)
+        if pixels.shape != (len(places), IMAGE_SIDE, IMAGE_SIDE):
+            raise ValueError(f"{len(places)} remembered images in {pixels.shape}")
+        for (row, name), image in zip(places, pixels, strict=True):
+            found[int(row)][str(name)] = image
+    return found
 
 
 def served_by(events: Iterable[Pending], n_classes: int) -> NDArray[np.float32]:

@@ -63,6 +63,16 @@ class ImageColumn:
         return cls((None,) * len(pixels), pixels, there)
 
     @classmethod
+    def of_some(cls, images: "Sequence[NDArray[np.uint8] | None]") -> "ImageColumn":
+        """A column without files of n images (IMAGE_SIDE, IMAGE_SIDE), None where missing."""
+        blank = np.zeros((IMAGE_SIDE, IMAGE_SIDE), np.uint8)
+        pixels = np.array([blank if image is None else image for image in images], np.uint8)
+        return cls.of(
+            pixels.reshape(-1, IMAGE_SIDE, IMAGE_SIDE),
+            np.array([image is not None for image in images], np.bool_),
+        )
+
+    @classmethod
     def missing(cls, n: int) -> "ImageColumn":
         """n events without an image."""
         pixels = np.zeros((n, IMAGE_SIDE, IMAGE_SIDE), np.uint8)

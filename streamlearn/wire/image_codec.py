@@ -23,7 +23,7 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -94,15 +94,10 @@ class Pictures:
 
 def column_of(pictures: Sequence[Picture | None]) -> ImageColumn:
     """A column of images, None where missing."""
-    pixels = np.zeros((len(pictures), *_SIZE), np.uint8)
-    present = np.array([picture is not None for picture in pictures], np.bool_)
-    for row, picture in enumerate(pictures):
-        if picture is not None:
-            pixels[row] = picture.pixels
-    for array in (pixels, present):
+    column = ImageColumn.of_some([None if one is None else one.pixels for one in pictures])
+    for array in (column.pixels, column.present):
         array.flags.writeable = False
-    raw = tuple(None if picture is None else picture.raw for picture in pictures)
-    return ImageColumn(raw, pixels, present)
+    return replace(column, raw=tuple(None if one is None else one.raw for one in pictures))
 
 
 def read(raw: bytes, *, at_most: int = MAX_FRAME_PIXELS) -> Picture:

@@ -8,7 +8,7 @@ import pytest
 
 from streamlearn.core.learner import StreamLearner
 from streamlearn.core.pending import MAX_TEXT_CHARACTERS
-from streamlearn.core.records import Frame, Label
+from streamlearn.core.records import IMAGE_SIDE, Frame, ImageColumn, Label
 from streamlearn.core.settings import LearnerSettings
 from streamlearn.errors import ConfigError, StateError
 from tests.core.test_learner import sent, state_bytes
@@ -47,8 +47,16 @@ def do(learner: StreamLearner, act: Act) -> None:
         learner.learn_labels(*act)
 
 
+def pictures(n: int, seed: int = 0) -> ImageColumn:
+    """Every third is missing."""
+    rng = np.random.default_rng(seed)
+    pixels = rng.integers(0, 256, (n, IMAGE_SIDE, IMAGE_SIDE), dtype=np.uint8)
+    return ImageColumn.of_some([None if at % 3 == 2 else one for at, one in enumerate(pixels)])
+
+
 def odd_life(make_stream: MakeStream) -> list[Act]:
-    """Labels at once, a frame late, twice, never; texts, gaps, columns and classes that come."""
+    """Labels at once, a frame late, twice, never; texts, images, gaps, columns and classes that
+    come."""
     frames = make_stream(160, d=4, n_classes=2, missing=0.05, a_frame=40)
     later = make_stream(160, d=6, n_classes=4, missing=0.05, a_frame=40, seed=1)
     words = ("one", "two", "three", "four", "five", "six", "seven")
@@ -56,6 +64,7 @@ def odd_life(make_stream: MakeStream) -> list[Act]:
         replace(f, texts={"t": tuple(f"{words[i % 7]} is {i}" for i in range(len(f)))})
         for f in later
     ]
+    texts[2:] = [replace(f, images={"i": pictures(len(f))}) for f in texts[2:]]
     acts: list[Act] = []
     waiting: list[tuple[list[str], list[Label]]] = []
     for number, frame in enumerate(with_ids([*frames, *texts])):
@@ -158,6 +167,38 @@ def test_late_texts_are_learned(make_stream: MakeStream) -> None:
         right += [guess == label for guess, label in zip(guesses, labels, strict=True)]
         learner.learn_labels(ids, labels)
     assert np.mean(right[-200:]) > 0.95
+
+
+def test_images_wait_for_their_labels_as_they_came() -> None:
+    learner = StreamLearner("s", SMALL)
+    columns = {"front": pictures(12), "back": pictures(12, seed=1)}
+    ids = tuple(f"e{at}" for at in range(12))
+    bare = np.full(12, -1, np.int32)
+    learner.learn(
+        Frame("s", ("x",), np.zeros((12, 1)), bare, (), np.zeros(12), ids, images=columns)
+    )
+    learner = StreamLearner.restore(sent(learner.state()), SMALL)
+    asked = [7, 2, 0, 11]
+    late = learner.learn_labels([ids[at] for at in asked], ["a", "b", "a", "b"])
+    assert late.frame is not None and set(late.frame.images) == {"front", "back"}
+    for name, column in columns.items():
+        found, chosen = late.frame.images[name], column.pick(np.array(asked))
+        np.testing.assert_array_equal(found.pixels, chosen.pixels)
+        assert found.present.tolist() == chosen.present.tolist() == [True, False, True, False]
+
+
+def test_memory_is_bounded_by_images() -> None:
+    learner = StreamLearner("s", replace(SMALL, late_labels=10))
+    for number in range(4):
+        images = {str(at): ImageColumn.of(pictures(1).pixels) for at in range(15)}
+        learner.learn(
+            Frame(
+                "s", ("x",), np.zeros((1, 1)), np.array([-1], np.int32), (), np.zeros(1),
+                (str(number),), images=images,
+            )
+        )  # fmt: skip
+        learner = StreamLearner.restore(sent(learner.state()), learner.settings)
+    assert learner.learn_labels(list("0123"), ["a"] * 4).unknown == (0, 1)
 
 
 def test_memory_that_is_not_needed_changes_nothing(make_stream: MakeStream) -> None:
