@@ -24,7 +24,7 @@ class LearnerSettings:
     windows: tuple[float, ...] = (100.0, 1000.0, float("inf"))  # events, the heads' time scales
     softmax_rates: tuple[float, ...] = (0.005, 0.05)  # .02 and .1: elec2 at 256 .884, not .886
     reservoir_per_class: int = 20
-    stop_words: str = "keep"  # or "english": leave them out of texts (huffpost .672, .671)
+    stop_words: str = "keep"  # or "english": left out of words (huffpost .675, not .672)
     late_labels: int = 0  # unlabelled events with an id that are remembered; 0: none (pending)
     late_label_max_age_s: float = 86_400.0  # older than this, by event time, they are not learned
     text_weights: int = 1 << 21  # of texts' words, 5 bytes each; 2^20 loses .003 at 29 classes
