@@ -104,7 +104,8 @@ def evaluate(
         typer.Option(
             metavar="NAMES",
             help="Run others on the same events, at the same steps: sklearn, river (slow), or "
-            "sklearn,river.",
+            "sklearn,river. Or single ones: sgd, mlp, hoeffding-tree, arf, srp (slowest), "
+            "leveraging-bagging, softmax, multinomial-nb.",
             show_default=False,
         ),
     ] = None,
@@ -161,7 +162,7 @@ def evaluate(
                 timeline=timeline,
             )
     if plot is not None and timeline is not None:
-        title = f"{Path(source.inferred.name).name}, step {step}"
+        title = f"{_shown(file)}, step {step}"
         draw(plot, timeline, result.classes_over_time, title=title)
         notices.print(f"drawn: {plot}", style="dim", markup=False, highlight=False)
     if not as_json:
@@ -170,6 +171,11 @@ def evaluate(
     for line in source.inferred.lines():
         notices.print(line, style="dim", markup=False, highlight=False)
     typer.echo(json.dumps(result.as_json(), allow_nan=False))
+
+
+def _shown(file: str) -> str:
+    """A file's name and its folder's, since many a file is called data.npz."""
+    return "standard input" if file == "-" else "/".join(Path(file).resolve().parts[-2:])
 
 
 def require_label(inferred: "Inferred") -> None:

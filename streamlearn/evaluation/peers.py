@@ -1,30 +1,36 @@
 """Peers: other people's learners on the same events, tested and learned at the same steps.
 
-In: frames. Out: a PeerResult each. A peer sees what the learner sees (numbers, categories, texts;
-no event before its prediction) in the form that it likes: scikit-learn's linear model gets
-standardised numbers and hashed words, River's get dicts. They are not tuned: their own defaults.
+In: frames, and who is asked for. Out: a PeerResult each. `peer_models` has them; here is who there
+is, and the run. All on one thread, as the learner is: with more, these small steps take longer.
+
+| asked for          | is                                                        | reads    |
+|--------------------|-----------------------------------------------------------|----------|
+| sklearn            | sgd                                                       |          |
+| river              | hoeffding-tree and arf, or multinomial-nb                 |          |
+| sgd                | scikit-learn's SGDClassifier                              | all      |
+| mlp                | scikit-learn's MLPClassifier, 100 hidden units            | numbers  |
+| hoeffding-tree     | Domingos, Hulten 2000                                     | no words |
+| arf                | adaptive random forest of 10, Gomes et al. 2017           | no words |
+| srp                | streaming random patches of 10, Gomes et al. 2019         | no words |
+| leveraging-bagging | 10 Hoeffding trees, Bifet et al. 2010                     | no words |
+| softmax            | River's softmax regression on standardised numbers        | no words |
+| multinomial-nb     | River's naive Bayes on a bag of words                     | words    |
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from time import perf_counter
-from typing import Any, Protocol
-
-import numpy as np
-from numpy.typing import NDArray
-from scipy import sparse
+from typing import Any
 
 from streamlearn.core.learner import step_cuts
-from streamlearn.core.preprocess import NUMBER, Input, Standardiser
-from streamlearn.core.records import Frame, Label
+from streamlearn.core.records import Frame
+from streamlearn.core.threads import one_thread
 from streamlearn.errors import InputError
+from streamlearn.evaluation.peer_models import LinearPeer, NetworkPeer, Peer, RiverPeer
 
 INSTALL = "pip install 'streamlearn[benchmarks]'"
-PEERS = {"sklearn": "scikit-learn", "river": "river"}  # what --compare takes, and their package
-HASHED_WORDS = 2**18  # places of words and pairs of words
-CLIP = 5.0  # standard deviations
-FEW_VALUES = 16  # string columns with more are no categories for a tree
+PACKAGES = {"sklearn": "scikit-learn", "river": "river"}  # a module's package
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,127 +42,70 @@ class PeerResult:
     events_per_s: float
 
 
-class Peer(Protocol):
-    """Learns one stream."""
+@dataclass(frozen=True, slots=True)
+class Known:
+    """A peer that can be asked for."""
 
-    def predict(self, step: Frame) -> Sequence[Label | None]: ...
+    name: str  # as tables show it; its first word is the module
+    make: Callable[[int], Peer]  # of a seed
+    numbers: bool = True  # it can learn from numbers, few-valued strings
+    words: bool = False  # it can learn from words
 
-    def learn(self, step: Frame) -> None: ...
+    @property
+    def module(self) -> str:
+        return self.name.split()[0]
 
-
-class LinearPeer:
-    """scikit-learn's SGDClassifier (logistic loss), partial_fit a step."""
-
-    def __init__(self, seed: int) -> None:
-        from sklearn.feature_extraction.text import HashingVectorizer
-        from sklearn.linear_model import SGDClassifier
-
-        self._new_model: Callable[[], Any] = lambda: SGDClassifier("log_loss", random_state=seed)
-        self._words = HashingVectorizer(
-            n_features=HASHED_WORDS, ngram_range=(1, 2), alternate_sign=False
-        )
-        self._columns: tuple[str, ...] = ()
-        self._texts = False
-        self._classes: list[Label] = []
-        self._model: Any = None
-        self._scale = Standardiser()
-
-    def predict(self, step: Frame) -> Sequence[Label | None]:
-        if self._model is None:
-            return [self._classes[0] if self._classes else None] * len(step)
-        return [self._classes[code] for code in self._model.predict(self._x(step)).tolist()]
-
-    def learn(self, step: Frame) -> None:
-        labelled = [(row, label) for row, label in enumerate(step.labels()) if label is not None]
-        self._take_columns(step)
-        self._scale.update(self._numbers(step), 0, len(self._columns))
-        new = dict.fromkeys(label for _, label in labelled if label not in self._classes)
-        self._take_classes(list(new))
-        if len(self._classes) < 2 or not labelled or not (self._columns or self._texts):
-            return
-        if self._model is None:
-            self._model = self._new_model()
-        rows = [row for row, _ in labelled]
-        codes = [self._classes.index(label) for _, label in labelled]
-        self._model.partial_fit(self._x(step)[rows], codes, classes=np.arange(len(self._classes)))
-
-    def _take_columns(self, step: Frame) -> None:
-        """New columns begin the model anew: it can't grow."""
-        fresh = tuple(name for name in step.columns if name not in self._columns)
-        if fresh or (step.texts and not self._texts):
-            self._columns += fresh
-            self._texts = self._texts or bool(step.texts)
-            self._scale.grow([Input(NUMBER, name) for name in fresh], 0, {})
-            self._model = None
-
-    def _take_classes(self, new: Sequence[Label]) -> None:
-        """A model with a row for each of them, zero at first: partial_fit takes none late."""
-        n_before, old = len(self._classes), self._model
-        self._classes.extend(new)
-        if old is None or not new:
-            return
-        n, width = len(self._classes), old.coef_.shape[1]
-        weights, bias = old.coef_, old.intercept_
-        if n_before == 2:  # the second class's row alone stood for both
-            weights, bias = np.concatenate([-weights, weights]), np.concatenate([-bias, bias])
-        model = self._new_model()
-        model.partial_fit(np.zeros((1, width)), [0], classes=np.arange(n))
-        model.coef_ = np.concatenate([weights, np.zeros((len(new), width))])
-        model.intercept_ = np.concatenate([bias, np.zeros(len(new))])
-        model.t_ = old.t_
-        self._model = model
-
-    def _numbers(self, step: Frame) -> NDArray[np.float64]:
-        numbers = np.full((len(step), len(self._columns)), np.nan)
-        place = {name: j for j, name in enumerate(self._columns)}
-        for j, name in enumerate(step.columns):
-            if name in place:
-                numbers[:, place[name]] = step.numbers[:, j]
-        return np.where(np.isfinite(numbers), numbers, np.nan)
-
-    def _x(self, step: Frame) -> Any:
-        z = (self._numbers(step) - self._scale.mean) * self._scale.inverse_std()
-        numbers = np.nan_to_num(np.clip(z, -CLIP, CLIP))
-        if not self._texts:
-            return numbers
-        whole = [
-            " ".join(column[i] or "" for column in step.texts.values()) for i in range(len(step))
-        ]
-        return sparse.hstack([sparse.csr_array(numbers), self._words.transform(whole)]).tocsr()
+    def suits(self, frame: Frame) -> bool:
+        """Whether there is something for it in a stream that begins with this frame."""
+        only_words = bool(frame.texts) and not frame.columns
+        return self.words if only_words else self.numbers
 
 
-class RiverPeer:
-    """One of River's classifiers, an event at a time."""
+def _river(module: str) -> Any:
+    return import_module(f"river.{module}")
 
-    def __init__(self, model: Any, *, words: bool) -> None:
-        """`words`: it wants all texts as one; else strings of few different values."""
-        self._model = model
-        self._is_words = words
-        self._values: dict[str, set[str]] = {}
 
-    def predict(self, step: Frame) -> Sequence[Label | None]:
-        return [self._model.predict_one(row) for row in self._rows(step)]
+def _tree() -> Any:
+    return _river("tree").HoeffdingTreeClassifier()
 
-    def learn(self, step: Frame) -> None:
-        for row, label in zip(self._rows(step), step.labels(), strict=True):
-            if label is not None:
-                self._model.learn_one(row, label)
 
-    def _rows(self, step: Frame) -> list[dict[str, float | str]]:
-        if self._is_words:
-            return [
-                {"text": " ".join(column[i] or "" for column in step.texts.values())}
-                for i in range(len(step))
-            ]
-        for name, column in step.texts.items():
-            self._values.setdefault(name, set()).update(text for text in column if text is not None)
-        few = [name for name in step.texts if len(self._values[name]) <= FEW_VALUES]
-        rows: list[dict[str, float | str]] = []
-        for i in range(len(step)):
-            pairs = zip(step.columns, step.numbers[i].tolist(), strict=True)
-            row: dict[str, float | str] = {name: x for name, x in pairs if np.isfinite(x)}
-            rows.append(row | {name: step.texts[name][i] or "" for name in few})
-        return rows
+def _arf(seed: int) -> Peer:
+    return RiverPeer(_river("forest").ARFClassifier(seed=seed))
+
+
+def _srp(seed: int) -> Peer:
+    return RiverPeer(_river("ensemble").SRPClassifier(seed=seed))
+
+
+def _leveraging_bagging(seed: int) -> Peer:
+    bagging = _river("ensemble").LeveragingBaggingClassifier
+    return RiverPeer(bagging(_tree(), n_models=10, seed=seed))
+
+
+def _softmax(_: int) -> Peer:
+    compose, preprocessing = _river("compose"), _river("preprocessing")
+    numbers = compose.SelectType(float) | preprocessing.StandardScaler()
+    strings = compose.SelectType(str) | preprocessing.OneHotEncoder()
+    return RiverPeer((numbers + strings) | _river("linear_model").SoftmaxRegression())
+
+
+def _naive_bayes(_: int) -> Peer:
+    bag = _river("feature_extraction").BagOfWords(on="text")
+    return RiverPeer(bag | _river("naive_bayes").MultinomialNB(), words=True)
+
+
+KNOWN: dict[str, Known] = {
+    "sgd": Known("sklearn SGDClassifier", LinearPeer, words=True),
+    "mlp": Known("sklearn MLPClassifier", NetworkPeer),
+    "hoeffding-tree": Known("river HoeffdingTree", lambda _: RiverPeer(_tree())),
+    "arf": Known("river ARF", _arf),
+    "srp": Known("river SRP", _srp),
+    "leveraging-bagging": Known("river LeveragingBagging", _leveraging_bagging),
+    "softmax": Known("river SoftmaxRegression", _softmax),
+    "multinomial-nb": Known("river MultinomialNB", _naive_bayes, numbers=False, words=True),
+}
+GROUPS = {"sklearn": ("sgd",), "river": ("hoeffding-tree", "arf", "multinomial-nb")}
+PEERS = (*GROUPS, *KNOWN)  # what --compare takes
 
 
 def check_peers(asked: Sequence[str]) -> None:
@@ -164,30 +113,20 @@ def check_peers(asked: Sequence[str]) -> None:
     for name in asked:
         if name not in PEERS:
             raise InputError(f"--compare knows {', '.join(PEERS)}, not {name!r}; leave it out")
+        module = name if name in GROUPS else KNOWN[name].module
         try:
-            import_module("sklearn" if name == "sklearn" else name)
+            import_module(module)
         except ImportError as error:
             raise InputError(
-                f"--compare {name} needs the package {PEERS[name]}: {INSTALL}, or leave it out"
+                f"--compare {name} needs the package {PACKAGES[module]}: {INSTALL}, or leave it out"
             ) from error
 
 
-def _peers_for(frame: Frame, asked: Sequence[str], seed: int) -> dict[str, Peer]:
-    """The peers of a stream that begins with this frame."""
-    made: dict[str, Peer] = {}
-    if "sklearn" in asked:
-        made["sklearn SGDClassifier"] = LinearPeer(seed)
-    if "river" in asked and frame.texts and not frame.columns:
-        from river import feature_extraction, naive_bayes
-
-        bag = feature_extraction.BagOfWords(on="text")
-        made["river MultinomialNB"] = RiverPeer(bag | naive_bayes.MultinomialNB(), words=True)
-    elif "river" in asked:
-        from river import forest, tree
-
-        made["river HoeffdingTree"] = RiverPeer(tree.HoeffdingTreeClassifier(), words=False)
-        made["river ARF"] = RiverPeer(forest.ARFClassifier(seed=seed), words=False)
-    return made
+def peers_for(frame: Frame, asked: Sequence[str], seed: int) -> dict[str, Peer]:
+    """The peers of a stream that begins with this frame, by the name that tables show."""
+    single = dict.fromkeys(one for name in asked for one in GROUPS.get(name, (name,)))
+    known = [KNOWN[name] for name in single]
+    return {one.name: one.make(seed) for one in known if one.suits(frame)}
 
 
 class Peers:
@@ -208,21 +147,17 @@ class Peers:
             return {}
         first = frame.stream not in self._peers
         if first:
-            self._peers[frame.stream] = _peers_for(frame, self._asked, self._seed)
+            self._peers[frame.stream] = peers_for(frame, self._asked, self._seed)
         steps = [frame.rows(*cut) for cut in step_cuts(len(frame), self._step, first=first)]
         told: dict[str, list[bool]] = {}
         for name, peer in self._peers[frame.stream].items():
-            start, right = perf_counter(), []
-            for step in steps:
-                named = peer.predict(step)
-                pairs = zip(named, step.labels(), strict=True)
-                right += [guess == label for guess, label in pairs if label is not None]
-                peer.learn(step)
+            start = perf_counter()
+            with one_thread():
+                right = told[name] = _test_then_learn(peer, steps)
             self._seconds[name] = self._seconds.get(name, 0.0) + perf_counter() - start
             self._right[name] = self._right.get(name, 0) + sum(right)
             self._n[name] = self._n.get(name, 0) + len(right)
             self._events[name] = self._events.get(name, 0) + len(frame)
-            told[name] = right
         return told
 
     def results(self) -> tuple[PeerResult, ...]:
@@ -235,3 +170,13 @@ class Peers:
             for name in self._right
         ]  # fmt: skip
         return tuple(sorted(found, key=lambda one: -one.accuracy))
+
+
+def _test_then_learn(peer: Peer, steps: Sequence[Frame]) -> list[bool]:
+    """Whether the peer named each labelled event, a step before it learned it."""
+    right: list[bool] = []
+    for step in steps:
+        named = zip(peer.predict(step), step.labels(), strict=True)
+        right += [guess == label for guess, label in named if label is not None]
+        peer.learn(step)
+    return right

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 INSTALL = "pip install 'streamlearn[plot]'"
-PEERS = ("#e07b39", "#8e7cc3", "#45818e", "#a64d79")
-STYLES = {NO_CHANGE: ("#b0895b", ":"), MAJORITY: ("#999999", ":")}
+PEERS = ("#e07b39", "#8e7cc3", "#45818e", "#a64d79", "#7f9f3f", "#c9a227", "#5b5b5b", "#b5651d")
+STYLES = {NO_CHANGE: ("#b0895b", ":"), MAJORITY: ("#999999", "-.")}
 OURS, DRIFT, CLASS = "#1f5fa8", "#c0392b", "#3a8f4d"
 NAMED = 2  # new classes that are named at one place
 
@@ -56,7 +56,8 @@ def draw(path: Path, timeline: Timeline, classes: ClassesOverTime | None, *, tit
         axes.plot(events_, serve, "o--", ms=3, lw=1, color="#7a4fa0", label="all classes, serve")
         axes.plot(events_, keep, "s--", ms=3, lw=1, color="#d98e04", label="all classes, keep")
     _mark(axes, timeline)
-    axes.set(xlabel="labelled events", ylabel="share right, sliding", ylim=(0, 1.02), title=title)
+    order = "labelled events" if timeline.n_streams < 2 else "labelled events, by their times"
+    axes.set(xlabel=order, ylabel="share right, sliding", ylim=(0, 1.02), title=title)
     axes.set_xlim(0, max(timeline.n, 1))
     axes.grid(alpha=0.25)
     axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False, fontsize="small")
@@ -78,8 +79,14 @@ def _mark(axes: "Axes", timeline: Timeline) -> None:
     )  # fmt: skip
     for k, (event, names) in enumerate(_together(timeline)):
         more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-        said = " " + ", ".join(name[:16] for name in names[:NAMED]) + more
-        axes.annotate(said, (event, 0.03 + 0.04 * (k % 3)), fontsize="x-small", color=CLASS)
+        said = ", ".join(name[:16] for name in names[:NAMED]) + more
+        right = event > 0.75 * timeline.n  # there is no room to the right of it
+        axes.annotate(
+            said, (event, 0.04 + 0.045 * (k % 3)), xytext=(-4 if right else 4, 0),
+            textcoords="offset points", ha="right" if right else "left", va="center",
+            fontsize="x-small", color=CLASS, zorder=5,
+            bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.8},
+        )  # fmt: skip
 
 
 def _together(timeline: Timeline) -> list[tuple[int, list[str]]]:

@@ -122,7 +122,7 @@ class _Run:
 
     def parts(self, frame: Frame) -> Iterable[Frame]:
         """The frame; where something is looked at in between, in pieces."""
-        if not self.hold_out:
+        if not self.hold_out and self.timeline is None:
             return (frame,)
         first = frame.stream not in self.streams
         return pieces(frame, self.settings.step_events, first=first)

@@ -12,7 +12,8 @@ from streamlearn.core.records import Frame, Label
 from streamlearn.core.settings import LearnerSettings
 from streamlearn.errors import InputError
 from streamlearn.evaluation import evaluate
-from streamlearn.evaluation.peers import LinearPeer, Peers, RiverPeer, check_peers
+from streamlearn.evaluation.peer_models import PLACES, LinearPeer, NetworkPeer, Peer, RiverPeer
+from streamlearn.evaluation.peers import KNOWN, Peers, check_peers
 
 needs_river = pytest.mark.skipif(
     importlib.util.find_spec("river") is None, reason="needs river: pip install river"
@@ -34,7 +35,7 @@ def with_words(frame: Frame) -> Frame:
     return replace(frame, columns=(), numbers=np.zeros((len(frame), 0)), texts={"t": words})
 
 
-def score(peer: LinearPeer | RiverPeer, given: list[Frame]) -> list[bool]:
+def score(peer: Peer, given: list[Frame]) -> list[bool]:
     """As a plain loop over steps of 16 does it."""
     right: list[bool] = []
     for k, frame in enumerate(given):
@@ -76,6 +77,28 @@ def test_the_linear_peer_reads_words() -> None:
     assert np.mean(score(LinearPeer(0), given)[320:]) > 0.95
 
 
+def test_the_network_peer_takes_new_classes_and_no_words() -> None:
+    two, more = frames(960), frames(3200, classes=("a", "b", 3, 4), seed=1)
+    peer = NetworkPeer(0)
+    assert np.mean(score(peer, two)[480:]) > 0.9
+    assert np.mean(score(peer, more)[2560:]) > 0.6  # chance is .25
+    many = frames(2 * PLACES + 64, classes=tuple(range(PLACES + 8)), seed=2)
+    assert len(score(peer, many)) == 2 * PLACES + 64
+    words = [replace(frame, texts=with_words(frame).texts) for frame in two]
+    assert score(NetworkPeer(0), words) == score(NetworkPeer(0), two)  # it leaves them out
+
+
+@needs_river
+@pytest.mark.parametrize("name", sorted(set(KNOWN) - {"multinomial-nb"}))
+def test_each_peer_learns_when_asked_for(name: str) -> None:
+    strings = [
+        replace(frame, texts={"s": tuple("uv"[code] for code in frame.label_codes)})
+        for frame in frames(320)
+    ]
+    (result,) = evaluate(strings, LearnerSettings(step_events=16), compare=[name]).peers
+    assert result.name == KNOWN[name].name and result.accuracy > 0.6
+
+
 def test_unlabelled_and_single_classes_are_no_error() -> None:
     given = frames(128, classes=("a",))
     assert np.mean(score(LinearPeer(0), given)) > 0.98
@@ -115,7 +138,7 @@ def test_a_tree_sees_strings_of_few_values_only() -> None:
 
 
 def test_what_cannot_be_compared_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(InputError, match="knows sklearn, river, not 'weka'"):
+    with pytest.raises(InputError, match=r"knows sklearn, river, .*, not 'weka'"):
         check_peers(["weka"])
     monkeypatch.setitem(__import__("sys").modules, "river", None)
     with pytest.raises(InputError, match="pip install"):

@@ -1,6 +1,7 @@
 """The timeline against counting by hand; the picture by what is on it."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from streamlearn.core.records import Frame
 from streamlearn.core.settings import LearnerSettings
 from streamlearn.errors import InputError
 from streamlearn.evaluation import Timeline, evaluate
+from streamlearn.evaluation.events import joined, pick
 from streamlearn.evaluation.plot import check_plot, draw
 
 SETTINGS = LearnerSettings(step_events=32, random_features=16)
@@ -56,6 +58,37 @@ def test_curves_are_sliding_means(lived: tuple[Timeline, list[Frame]]) -> None:
         part = right[max(events[k] - window, 0) : events[k]]
         assert share[k] == pytest.approx(part.mean())
     assert events[-1] == timeline.n and set(timeline.curves()) >= {"keep", "sklearn SGDClassifier"}
+
+
+def test_streams_lie_in_the_order_of_their_times() -> None:
+    """As if every event had been a frame of its own, in the order in which they happened."""
+    rng = np.random.default_rng(1)
+    n = 1200
+    stream, codes = rng.integers(0, 3, n), rng.integers(0, 2, n).astype(np.int32)
+    codes[1000:] = 2  # by time, the last class comes at 1000
+    whole = Frame("", ("x",), codes[:, None] + 0.0, codes, ("a", "b", "late"), np.arange(float(n)))
+    timeline = Timeline("serve")
+    parts = [
+        replace(pick(whole, np.flatnonzero(stream == one)), stream=str(one)) for one in range(3)
+    ]
+    evaluate(parts, SETTINGS, timeline=timeline)
+    assert {mark.what: mark.event for mark in timeline.new_classes}["late"] == 1000
+    right, last = np.zeros(n), [-1, -1, -1]
+    for i in range(n):
+        right[i], last[stream[i]] = codes[i] == last[stream[i]], int(codes[i])
+    events, share = timeline.curves()["no-change"]
+    for k in (10, 200, -1):
+        assert share[k] == pytest.approx(right[max(events[k] - 128, 0) : events[k]].mean())
+
+
+def test_watching_changes_nothing_and_drift_is_marked_where_it_is() -> None:
+    plain, timeline = evaluate(frames(), SETTINGS), Timeline("serve")
+    whole = [joined(frames())]
+    watched = evaluate(whole, SETTINGS, timeline=timeline)
+    assert watched.accuracy == plain.accuracy
+    labelled = np.flatnonzero(whole[0].label_codes >= 0)
+    swapped = int((labelled < 2400).sum())
+    assert any(0 <= mark.event - swapped <= 400 for mark in timeline.drifts)
 
 
 @pytest.mark.parametrize("ending", ["png", "svg"])
