@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from streamlearn.core.microclusters import MicroClusters
 from streamlearn.core.modes import find_modes
-from streamlearn.core.recall import choose, held_out
+from streamlearn.core.recall import choose, held_out, recall
 from streamlearn.core.reservoir import Kept, UniformReservoir, stream_key
 from streamlearn.core.suggest import suggest
 from streamlearn.core.threads import one_thread
@@ -121,8 +121,9 @@ def compare(name: str, x: Rows, y: Codes, scale: Rows, seeds: int) -> None:
                 "their members": clusters.members(),
                 "uniform": uniform.kept(),
             }
-            both = {k: samples[k] for k in ("micro-clusters", "uniform")}
-            trusted.append(choose(both, held.kept(), trusted="uniform", scale=scale))
+            both = ("micro-clusters", "uniform")
+            recalls = {k: recall(samples[k], held.kept(), scale) for k in both}
+            trusted.append(choose(recalls, trusted="uniform"))
             modes.append(find_modes(clusters.kept(), clusters.variances(), scale).n_modes.mean())
             for how, kept in [*samples.items(), ("recall", samples[trusted[-1]])]:
                 for head, predict in HEADS.items():

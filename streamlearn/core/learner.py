@@ -36,7 +36,8 @@ from streamlearn.core.pending import PendingEvents, frame_of, served_by
 from streamlearn.core.preprocess import Input, Inputs, Standardiser
 from streamlearn.core.prequential import Prequential, StepScore
 from streamlearn.core.records import Frame, Label
-from streamlearn.core.reservoir import UniformReservoir, stream_key
+from streamlearn.core.rehearsal import CLUSTERS, Rehearsal
+from streamlearn.core.reservoir import stream_key
 from streamlearn.core.ridge import EAGER_EVENTS, window_name
 from streamlearn.core.settings import LearnerSettings
 from streamlearn.core.text import Texts
@@ -48,7 +49,7 @@ __all__ = ["LateOutcome", "LearnerState", "Outcome", "StreamLearner"]
 
 KEEP_EVENTS, KEEP_SHARE, KEEP_LONGEST = 256, 8, 2048  # labelled events between weighings of keep:
 # at least KEEP_EVENTS, then this part of the events so far, at most KEEP_LONGEST
-STATE_FORMAT = 2
+STATE_FORMAT = 3
 _UNSEEN = -2  # code of a label value that is no class yet
 
 
@@ -72,7 +73,7 @@ class StreamLearner:
         self.prequential = Prequential()
         self.drift = DriftMonitor()
         key = stream_key(settings.seed, stream)
-        self.reservoir = UniformReservoir(capacity=settings.reservoir_per_class, key=key)
+        self.rehearsal = Rehearsal(capacity=settings.reservoir_per_class, key=key)
         self._classes: dict[Label, int] = {}
         self._census = Census()
         self._inputs = Inputs()
@@ -273,7 +274,8 @@ class StreamLearner:
         new_class: bool,
     ) -> NDArray[np.int64]:
         """Learn the labelled events. Returns (n,) the reservoir slot of each, or -1."""
-        slots = self.reservoir.offer(rows, codes, events, event_time_s)
+        scale = self._mixture.experts.inverse_std
+        slots = self.rehearsal.offer(rows, codes, events, event_time_s, scale)
         labelled = np.flatnonzero(codes >= 0)
         if len(labelled):
             chosen = None if len(labelled) == len(codes) else labelled
@@ -284,10 +286,11 @@ class StreamLearner:
             n = self._mixture.n
             wait = min(max(KEEP_EVENTS, n // KEEP_SHARE), KEEP_LONGEST)
             if self._since_keep >= wait or n <= EAGER_EVENTS or new_class:
-                kept = self.reservoir.kept()
+                self.rehearsal.choose(scale)
+                kept = self.rehearsal.uniform.kept()
                 self._mixture.weigh_keep(kept.rows, kept.codes)
                 self._since_keep = 0
-        return slots
+        return slots[CLUSTERS]
 
     def _outcome(self, base_version: int, steps: Sequence[_Step]) -> Outcome:
         n_classes = len(self._classes)
@@ -341,7 +344,7 @@ class StreamLearner:
             "prequential": self.prequential.state(),
             "drift": self.drift.state(),
             "census": self._census.state(),
-            "reservoir": self.reservoir.state(),
+            "rehearsal": self.rehearsal.state(),
         }
         if self._pending is not None:
             sizes = len(self._classes), len(self._inputs.number_names)
@@ -412,7 +415,7 @@ class StreamLearner:
         learner._publish_scale()
         learner.prequential = Prequential.restore(meta["prequential"], part(arrays, "prequential/"))
         learner.drift = DriftMonitor.restore(meta["drift"], part(arrays, "drift/"))
-        learner.reservoir = UniformReservoir.restore(meta["reservoir"], part(arrays, "reservoir/"))
+        learner.rehearsal = Rehearsal.restore(meta["rehearsal"], part(arrays, "rehearsal/"))
         if learner._pending is not None:
             learner._pending.resume(part(arrays, "pending/"))
         shapes = {len(learner._inputs), learner._mixture.experts.layout.n_inputs, len(scale.mean)}

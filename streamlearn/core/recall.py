@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from streamlearn.core.reservoir import Kept
+from streamlearn.core.reservoir import Kept, draws
 
 HELD_OUT = 1 / 16  # of the labelled events
 MARGIN = 0.01  # of recall that another sample must have more, before it is trusted instead
@@ -23,12 +23,7 @@ def held_out(event: NDArray[np.int64], *, key: int) -> NDArray[np.bool_]:
     >>> float(held_out(np.arange(16_000), key=7).mean().round(2))
     0.06
     """
-    # splitmix64 (Steele, Lea, Flood 2014): a counter in, 64 mixed bits out; no state
-    bits = np.uint64(key) + event.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
-    bits = (bits ^ (bits >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    bits = (bits ^ (bits >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    chance: NDArray[np.float64] = (bits >> np.uint64(11)).astype(np.float64) * 2.0**-53
-    held: NDArray[np.bool_] = chance < HELD_OUT
+    held: NDArray[np.bool_] = draws(key, event) < HELD_OUT
     return held
 
 
@@ -55,17 +50,14 @@ def recall(kept: Kept, held: Kept, scale: NDArray[np.float64] | None = None) -> 
     return float(share.mean())
 
 
-def choose(
-    samples: Mapping[str, Kept],
-    held: Kept,
-    *,
-    trusted: str,
-    scale: NDArray[np.float64] | None = None,
-) -> str:
-    """The name of the sample to trust: `trusted`, unless another's recall is MARGIN better."""
-    recalls = {name: recall(kept, held, scale) for name, kept in samples.items()}
-    if not any(value == value for value in recalls.values()):
+def choose(recalls: Mapping[str, float], *, trusted: str) -> str:
+    """The name of the sample to trust: `trusted`, unless another's recall is MARGIN better.
+
+    >>> choose({"a": 0.90, "b": 0.905}, trusted="a"), choose({"a": 0.90, "b": 0.95}, trusted="a")
+    ('a', 'b')
+    """
+    known = {name: recall for name, recall in recalls.items() if recall == recall}
+    if not known:
         return trusted
-    best = max(recalls, key=lambda name: -1.0 if recalls[name] != recalls[name] else recalls[name])
-    now = recalls.get(trusted, float("nan"))
-    return best if now != now or recalls[best] >= now + MARGIN else trusted
+    best = max(known, key=lambda name: known[name])
+    return best if trusted not in known or known[best] >= known[trusted] + MARGIN else trusted

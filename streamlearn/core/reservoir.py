@@ -50,6 +50,10 @@ class Representatives(Protocol):
 
     def kept(self) -> Kept: ...
 
+    def members(self) -> Kept: ...
+
+    def note_replayed(self, slots: NDArray[np.int64]) -> None: ...
+
     def state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]: ...
 
 
@@ -65,7 +69,7 @@ class UniformReservoir:
     """
 
     KIND = "uniform"
-    __slots__ = ("_event", "_rows", "_time_s", "capacity", "key", "n_seen")
+    __slots__ = ("_event", "_replayed", "_rows", "_time_s", "capacity", "key", "n_seen")
 
     def __init__(self, *, capacity: int, key: int) -> None:
         """`capacity` events a class; `key` is the randomness: see `stream_key`."""
@@ -80,6 +84,7 @@ class UniformReservoir:
         self._rows: NDArray[np.float64] = np.zeros((0, 0))  # (C * capacity, d)
         self._event: NDArray[np.int64] = np.zeros(0, np.int64)  # (C * capacity,)
         self._time_s: NDArray[np.float64] = np.zeros(0)  # (C * capacity,)
+        self._replayed: NDArray[np.int64] = np.zeros(0, np.int64)  # times since it was kept
 
     @property
     def n_classes(self) -> int:
@@ -118,6 +123,7 @@ class UniformReservoir:
             self._rows,
             self._event,
             self._time_s,
+            self._replayed,
             slots,
         )
         return slots
@@ -138,6 +144,14 @@ class UniformReservoir:
             slots=slots,
         )
 
+    def members(self) -> Kept:
+        """The same: what is kept here are events."""
+        return self.kept()
+
+    def note_replayed(self, slots: NDArray[np.int64]) -> None:
+        """Count a replay of each of `slots`, which may repeat."""
+        np.add.at(self._replayed, slots, 1)
+
     def _grow(self, n_classes: int, n_columns: int) -> None:
         more_slots = max(n_classes - self.n_classes, 0) * self.capacity
         more_columns = max(n_columns - self._rows.shape[1], 0)
@@ -146,6 +160,7 @@ class UniformReservoir:
             self._rows = np.pad(self._rows, wider, constant_values=np.nan)
             self._event = np.pad(self._event, (0, more_slots))
             self._time_s = np.pad(self._time_s, (0, more_slots))
+            self._replayed = np.pad(self._replayed, (0, more_slots))
             self.n_seen = np.pad(self.n_seen, (0, more_slots // self.capacity))
 
     def state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
@@ -157,6 +172,7 @@ class UniformReservoir:
             "rows": kept.rows,
             "event": kept.event,
             "event_time_s": kept.event_time_s,
+            "replayed": self._replayed[kept.slots],
         }
 
     @classmethod
@@ -171,12 +187,14 @@ class UniformReservoir:
             rows = np.asarray(arrays["rows"], np.float64)
             event = np.asarray(arrays["event"], np.int64)
             time_s = np.asarray(arrays["event_time_s"], np.float64)
+            replayed = np.asarray(arrays["replayed"], np.int64)
         except (KeyError, TypeError, ValueError) as error:
             raise StateError(
                 f"a reservoir's state lacks or garbles {error}; restore what state() gave"
             ) from error
         kept = int(np.minimum(n_seen, reservoir.capacity).sum())
-        if kind != cls.KIND or rows.ndim != 2 or {len(rows), len(event), len(time_s)} != {kept}:
+        lengths = {len(rows), len(event), len(time_s), len(replayed)}
+        if kind != cls.KIND or rows.ndim != 2 or lengths != {kept}:
             raise StateError(
                 f"a {cls.KIND} reservoir of {kept} events cannot be rebuilt from kind={kind!r}, "
                 f"rows {rows.shape}, event {event.shape}, event_time_s {time_s.shape}; the state "
@@ -188,6 +206,7 @@ class UniformReservoir:
         reservoir._rows[slots] = rows
         reservoir._event[slots] = event
         reservoir._time_s[slots] = time_s
+        reservoir._replayed[slots] = replayed
         return reservoir
 
 
@@ -195,6 +214,16 @@ def stream_key(seed: int, stream: str) -> int:
     """The 64 bits that stand for (seed, stream): the same in every process, on every machine."""
     digest = hashlib.sha256(f"reservoir\0{seed}\0{stream}".encode()).digest()
     return int.from_bytes(digest[:8], "little")
+
+
+def draws(key: int, counter: NDArray[np.int64]) -> NDArray[np.float64]:
+    """(n,) uniform on 0..1, from the key and each counter alone."""
+    # splitmix64 (Steele, Lea, Flood 2014): a counter in, 64 mixed bits out; no state
+    bits = np.uint64(key) + counter.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+    bits = (bits ^ (bits >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    bits = (bits ^ (bits >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    bits = bits ^ (bits >> np.uint64(31))
+    return np.asarray((bits >> np.uint64(11)).astype(np.float64) * 2.0**-53)
 
 
 @numba.njit(cache=True, nogil=True)
@@ -209,6 +238,7 @@ def _offer(
     kept_rows: NDArray[np.float64],
     kept_event: NDArray[np.int64],
     kept_time_s: NDArray[np.float64],
+    replayed: NDArray[np.int64],
     slots: NDArray[np.int64],
 ) -> None:
     """One pass over a step, in place."""
@@ -219,8 +249,8 @@ def _offer(
             continue
         n_seen[code] += 1
         position = n_seen[code] - 1
-        if position >= capacity:  # Algorithm R: kept with P = capacity / n_seen, over a random one
-            # splitmix64 (Steele, Lea, Flood 2014): a counter in, 64 mixed bits out; no state.
+        if position >= capacity:  # Algorithm R: kept with P = capacity / n_seen, over a random one;
+            # as in `draws`
             bits = key + np.uint64(event[i]) * np.uint64(0x9E3779B97F4A7C15)
             bits = (bits ^ (bits >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
             bits = (bits ^ (bits >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
@@ -236,4 +266,5 @@ def _offer(
             kept_rows[slot, j] = np.nan
         kept_event[slot] = event[i]
         kept_time_s[slot] = event_time_s[i]
+        replayed[slot] = 0
         slots[i] = slot

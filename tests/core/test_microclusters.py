@@ -214,8 +214,8 @@ def test_cells_cover_a_class_better_than_chance() -> None:
     one, other = recall(clusters.kept(), asked), recall(uniform.kept(), asked)
     assert one > 0.95
     assert one > other + 0.02
-    samples = {"uniform": uniform.kept(), "microclusters": clusters.kept()}
-    assert choose(samples, asked, trusted="uniform") == "microclusters"
+    recalls = {"uniform": other, "microclusters": one}
+    assert choose(recalls, trusted="uniform") == "microclusters"
 
 
 def test_where_a_class_moves_recall_trusts_the_uniform_reservoir() -> None:
@@ -230,9 +230,9 @@ def test_where_a_class_moves_recall_trusts_the_uniform_reservoir() -> None:
     uniform = UniformReservoir(capacity=20, key=1)
     offered(uniform, x, codes)
     asked = everything(x[-300:], codes[-300:])
-    samples = {"microclusters": old.kept(), "uniform": uniform.kept()}
-    assert recall(samples["microclusters"], asked) < 0.1
-    assert choose(samples, asked, trusted="microclusters") == "uniform"
+    recalls = {name: recall(s.kept(), asked) for name, s in (("old", old), ("uniform", uniform))}
+    assert recalls["old"] < 0.1
+    assert choose(recalls, trusted="old") == "uniform"
 
 
 def everything(x: NDArray[np.float64], codes: NDArray[np.int32]) -> Kept:
@@ -246,9 +246,12 @@ def test_recall_counts_classes_alike_and_is_nan_without_events() -> None:
     assert recall(kept, held) == 0.5  # nine right of class 0, none of class 1
     none = everything(np.zeros((0, 1)), np.zeros(0, np.int32))
     assert np.isnan(recall(kept, none)) and np.isnan(recall(none, held))
-    assert choose({"a": none, "b": none}, held, trusted="a") == "a"
-    assert choose({"a": none, "b": kept}, held, trusted="a") == "b"
-    assert choose({"a": kept, "b": kept}, held, trusted="b") == "b"
+    nan = float("nan")
+    assert choose({"a": nan, "b": nan}, trusted="a") == choose({}, trusted="a") == "a"
+    assert choose({"a": nan, "b": 0.5}, trusted="a") == "b"
+    assert choose({"a": 0.5, "b": nan}, trusted="a") == "a"
+    assert choose({"a": 0.5, "b": 0.5}, trusted="b") == "b"
+    assert choose({"a": 0.505, "b": 0.5}, trusted="b") == "b"  # by chance
 
 
 def test_held_out_events_are_few_and_follow_from_the_count_alone() -> None:

@@ -116,7 +116,7 @@ def test_scored_by_what_was_predicted_then(make_stream: MakeStream) -> None:
         assert (late.outcome.n_labelled, late.outcome.n_correct) == (40, expected)
         n, right = n + 40, right + expected
     assert (learner.prequential.n, learner.prequential.n_correct.sum()) == (n, right)
-    assert learner.drift.errors.n_labelled == n == learner.reservoir.n_seen.sum()
+    assert learner.drift.errors.n_labelled == n == learner.rehearsal.n_seen.sum()
     assert learner.n_events == 40 * 12 and learner.drift.n_events == 40 * 12
 
 

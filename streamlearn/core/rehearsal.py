@@ -1,0 +1,197 @@
+"""Stage 6, rehearsal: what a stream remembers of its past, to weigh `keep` by and to replay.
+
+In: a step's raw rows, class codes, event counts and times, the inputs' scale. Out: `kept()`, and
+`replay(n)`, from whichever of two samples recalls better: micro-clusters, which cover a class with
+few centres, or a uniform reservoir, which follows a class that moves. The samples themselves lie in
+`microclusters` and `reservoir`; here they stand side by side, with a slice of events that neither
+was offered (`recall`), by which `choose` decides between them.
+
+What a class has of all three is fixed, so memory grows with classes and inputs, never with events.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streamlearn.core.companions import Companions, Values
+from streamlearn.core.microclusters import MicroClusters
+from streamlearn.core.recall import choose, held_out, recall
+from streamlearn.core.reservoir import Kept, Representatives, UniformReservoir, draws
+from streamlearn.errors import StateError
+
+CLUSTERS, UNIFORM = MicroClusters.KIND, UniformReservoir.KIND
+HELD_PER_CLASS = 10  # held-out events that are asked for
+_HELD_KEY, _REPLAY_KEY = 0x5851F42D4C957F2D, 0x14057B7EF767814F  # apart from the reservoir's draws
+_HELD = "held"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Replay(Kept):
+    """Drawn rows of `Kept`; a slot may be among them several times."""
+
+    sample: str  # CLUSTERS or UNIFORM: whose slots these are
+    companions: Values  # (m, ...) each, see Rehearsal.offer
+
+
+class Rehearsal:
+    """A stream's two samples, its held-out slice, and which sample is trusted."""
+
+    def __init__(self, *, capacity: int, key: int) -> None:
+        """`capacity` a class in each sample; `key` is the randomness: see `stream_key`."""
+        self.key = key
+        self.clusters = MicroClusters(capacity=capacity)
+        self.uniform = UniformReservoir(capacity=capacity, key=key)
+        self.held = UniformReservoir(capacity=HELD_PER_CLASS, key=key ^ _HELD_KEY)
+        self.trusted = CLUSTERS
+        self.recalls: dict[str, float] = {}  # by sample, when last asked; NaN: nothing to ask
+        self.n_seen: NDArray[np.int64] = np.zeros(0, np.int64)  # (C,) labelled events offered
+        self._companions = {CLUSTERS: Companions(), UNIFORM: Companions()}
+
+    def offer(
+        self,
+        rows: NDArray[np.float64],
+        codes: NDArray[np.int32],
+        event: NDArray[np.int64],
+        event_time_s: NDArray[np.float64],
+        scale: NDArray[np.float64],
+        companions: Values | None = None,
+    ) -> dict[str, NDArray[np.int64]]:
+        """Offer a step's events, oldest first; codes (n,) are -1 where unlabelled.
+
+        `scale` (d,): 1 / spread of each input. `companions`: further values of each event (n, ...)
+        by name, which go with it wherever it is kept, and come back with `replay`: logits, pixels.
+        Returns by sample (n,) the slot that each event took, or -1.
+        """
+        asked = self._asked(codes, event)
+        if asked.any():
+            held = np.where(asked, codes, -1).astype(np.int32)
+            self.held.offer(rows, held, event, event_time_s)
+            codes = np.where(asked, -1, codes).astype(np.int32)
+        slots = {
+            CLUSTERS: self.clusters.offer(rows, codes, event, event_time_s, scale),
+            UNIFORM: self.uniform.offer(rows, codes, event, event_time_s),
+        }
+        given = companions or {}
+        n_slots = len(self.n_seen) * self.clusters.capacity
+        for name, companion in self._companions.items():
+            companion.take(slots[name], given, n_slots=n_slots)
+        return slots
+
+    def _asked(self, codes: NDArray[np.int32], event: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """(n,) which events are held out: never a class's first ones, it may not have many."""
+        asked = held_out(event, key=self.key ^ _HELD_KEY) & (codes >= 0)
+        counts = np.bincount(codes[codes >= 0], minlength=len(self.n_seen))
+        seen = np.pad(self.n_seen, (0, len(counts) - len(self.n_seen)))
+        for code in np.flatnonzero((counts > 0) & (seen < self.clusters.capacity)).tolist():
+            own = np.flatnonzero(codes == code)
+            asked[own[: self.clusters.capacity - seen[code]]] = False
+        self.n_seen = seen + counts
+        return asked
+
+    @property
+    def _samples(self) -> dict[str, Representatives]:
+        return {CLUSTERS: self.clusters, UNIFORM: self.uniform}
+
+    def choose(self, scale: NDArray[np.float64]) -> None:
+        """Ask both samples for the held-out events, and trust the one that recalls better."""
+        held = self.held.kept()
+        samples = self._samples.items()
+        self.recalls = {name: recall(sample.kept(), held, scale) for name, sample in samples}
+        self.trusted = choose(self.recalls, trusted=self.trusted)
+
+    def kept(self) -> Kept:
+        """All of the trusted sample: centres with counts, or events."""
+        return self._samples[self.trusted].kept()
+
+    def replay(self, n: int, draw_key: int, *, members: bool = False) -> Replay:
+        """`n` rows of the trusted sample, every class as often; none while nothing is kept.
+
+        Within a class a row comes as often as it stands for events. `draw_key` is the stream's
+        event count: with the stream's key it is all that decides the draw. `members`: events
+        instead of centres, for values that go with an event (logits, pixels).
+        """
+        sample = self._samples[self.trusted]
+        kept = sample.members() if members else sample.kept()
+        chosen = draw(kept, n, *draws(self.key ^ _REPLAY_KEY, 2 * draw_key + np.arange(2)))
+        slots = kept.slots[chosen]
+        sample.note_replayed(slots)
+        return Replay(
+            rows=kept.rows[chosen],
+            codes=kept.codes[chosen],
+            weights=kept.weights[chosen],
+            event=kept.event[chosen],
+            event_time_s=kept.event_time_s[chosen],
+            slots=slots,
+            sample=self.trusted,
+            companions=self._companions[self.trusted].of(slots),
+        )
+
+    def set_companions(self, replay: Replay, values: Values) -> None:
+        """Other values (m, ...) for what was replayed: logits of today's network, for one."""
+        for name, array in values.items():
+            self._companions[replay.sample].set(name, replay.slots, array)
+
+    def state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+        """Everything needed to go on: a JSON-able dict, and arrays."""
+        meta: dict[str, Any] = {"key": self.key, "trusted": self.trusted}
+        meta["recalls"] = {n: None if r != r else r for n, r in self.recalls.items()}
+        arrays: dict[str, NDArray[Any]] = {"n_seen": self.n_seen.copy()}
+        for name, sample in {**self._samples, _HELD: self.held}.items():
+            meta[name], own = sample.state()
+            if name != _HELD:
+                of = self._companions[name].of(sample.kept().slots)
+                own |= {f"with/{key}": values for key, values in of.items()}
+            arrays |= {f"{name}/{key}": array for key, array in own.items()}
+        return meta, arrays
+
+    @classmethod
+    def restore(cls, meta: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> "Rehearsal":
+        """Go on, to the bit, from what `state` gave. StateError where it doesn't fit."""
+        try:
+            rehearsal = cls(capacity=int(meta[CLUSTERS]["capacity"]), key=int(meta["key"]))
+            rehearsal.clusters = MicroClusters.restore(meta[CLUSTERS], _part(arrays, CLUSTERS))
+            rehearsal.uniform = UniformReservoir.restore(meta[UNIFORM], _part(arrays, UNIFORM))
+            rehearsal.held = UniformReservoir.restore(meta[_HELD], _part(arrays, _HELD))
+            rehearsal.n_seen = np.array(arrays["n_seen"], np.int64)
+            nan = float("nan")
+            recalls = dict(meta["recalls"])
+            rehearsal.recalls = {n: nan if r is None else float(r) for n, r in recalls.items()}
+            rehearsal.trusted = {CLUSTERS: CLUSTERS, UNIFORM: UNIFORM}[meta["trusted"]]
+        except (KeyError, TypeError, ValueError) as error:
+            raise StateError(
+                f"a rehearsal's state lacks or garbles {error}; restore what state() gave"
+            ) from error
+        for name, sample in rehearsal._samples.items():
+            values = _part(_part(arrays, name), "with")
+            rehearsal._companions[name] = Companions.restore(sample.kept().slots, values)
+        return rehearsal
+
+
+def draw(kept: Kept, n: int, turn: float, start: float) -> NDArray[np.int64]:
+    """(n,) positions in `kept`: every class as often, within a class by weight.
+
+    `turn` and `start`, both uniform on 0..1: who gets what n leaves over, and where in each class
+    to begin. Even steps through the summed weights (systematic sampling, Madow 1949) give each
+    row its share up to one, which independent draws do not.
+    """
+    if len(kept.codes) == 0 or n < 1:
+        return np.zeros(0, np.int64)
+    _, first, rank = np.unique(kept.codes, return_index=True, return_inverse=True)
+    n_classes = len(first)
+    total = np.bincount(rank, kept.weights)
+    share = np.cumsum(kept.weights / total[rank])  # of class 0 up to 1, of class 1 up to 2, ...
+    leftover = (np.arange(n_classes) - int(turn * n_classes)) % n_classes < n % n_classes
+    times = n // n_classes + leftover
+    of = np.repeat(np.arange(n_classes), times)
+    step = np.arange(n) - (np.cumsum(times) - times)[of]
+    at = np.searchsorted(share, of + (step + start) / times[of], side="right")
+    last = np.append(first[1:], len(rank)) - 1
+    return np.asarray(np.clip(at, first[of], last[of]), np.int64)  # sums are rounded
+
+
+def _part(arrays: Mapping[str, NDArray[Any]], name: str) -> dict[str, NDArray[Any]]:
+    start = f"{name}/"
+    return {key.removeprefix(start): a for key, a in arrays.items() if key.startswith(start)}
