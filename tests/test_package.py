@@ -18,6 +18,16 @@ def test_importing_it_loads_nothing_heavy() -> None:
     assert not loaded & {"numpy", "torch", "sklearn", "pydantic", "confluent_kafka", "pyarrow"}
 
 
+def test_starting_a_worker_or_a_subscriber_waits_for_no_library_that_it_does_not_use() -> None:
+    program = (
+        "import json, sys, streamlearn.runtime.app, streamlearn.runtime.subscriber; "
+        "print(json.dumps(list(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    loaded = set(json.loads(done.stdout))
+    assert not loaded & {"torch", "sklearn", "pandas", "scipy.stats", "matplotlib"}
+
+
 @pytest.mark.parametrize("name", streamlearn.__all__)
 def test_its_names_are_there(name: str) -> None:
     assert getattr(streamlearn, name).__name__ == name

@@ -41,7 +41,7 @@ from streamlearn.core.features import (
 )
 from streamlearn.core.preprocess import Inputs
 from streamlearn.core.records import Frame, Label
-from streamlearn.core.text import STOP_WORDS, Texts, TextWeights
+from streamlearn.core.text import STOP_WORD_LISTS, Texts, TextWeights
 from streamlearn.core.text_head import TEXT_HEADS, texts_of
 from streamlearn.core.threads import one_thread
 from streamlearn.errors import FormatError
@@ -178,7 +178,7 @@ def _build(model: Model, inputs: Inputs) -> Experts:
     if model.text_columns and n_classes:
         get("text/prior", (n_classes,), np.float32)
         stop_words = settings["stop_words"]
-        if stop_words not in STOP_WORDS:
+        if stop_words not in STOP_WORD_LISTS:
             raise ValueError(f"no list of stop words is called {stop_words!r}")
         copies = {name: tensors[name].copy() for name in tensors if name.startswith("text/")}
         text = TextWeights.of(copies, stop_words=stop_words)

@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 
 from streamlearn.core.text import (
     BUCKETS,
-    STOP_WORDS,
     TextExpert,
     TextSettings,
     TextWeights,
     hashed_grams,
+    stop_word_list,
     tokens,
 )
 from streamlearn.core.text.expert import FIRST_ROWS
@@ -100,7 +100,7 @@ def test_a_row_follows_from_its_own_texts_alone() -> None:
 
 
 def test_stop_words_leave_words_and_stay_in_characters() -> None:
-    stop = hashed_grams({"a": ("the of",)}, stop_words=STOP_WORDS["english"])
+    stop = hashed_grams({"a": ("the of",)}, stop_words=stop_word_list("english"))
     assert stop.indices.min() >= BUCKETS // 2
     assert stop.nnz > 0
     with pytest.raises(ConfigError, match="stop_words='french'"):

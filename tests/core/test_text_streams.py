@@ -12,7 +12,7 @@ from streamlearn.core.learner import LearnerState, StreamLearner
 from streamlearn.core.model import Model
 from streamlearn.core.records import Frame
 from streamlearn.core.settings import STOP_WORD_LISTS, LearnerSettings
-from streamlearn.core.text import STOP_WORDS
+from streamlearn.core.text import STOP_WORD_LISTS as LISTS_OF_TEXT
 from streamlearn.core.update import apply, diff
 from streamlearn.errors import ConfigError, FormatError, StateError
 
@@ -223,7 +223,7 @@ def test_frames_of_whole_steps_may_be_cut_anyhow() -> None:
 
 
 def test_stop_words_are_a_choice() -> None:
-    assert tuple(STOP_WORDS) == STOP_WORD_LISTS
+    assert LISTS_OF_TEXT == STOP_WORD_LISTS
     english = replace(SMALL, stop_words="english")
     frames = cut(news(300), 100)
     assert learn(frames, english).model().hash != learn(frames).model().hash

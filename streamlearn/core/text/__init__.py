@@ -6,16 +6,23 @@ its own: grams counts, expert learns, weights is what a reader predicts with, re
 """
 
 from streamlearn.core.text.expert import TextExpert, TextSettings
-from streamlearn.core.text.grams import BUCKETS, STOP_WORDS, hashed_grams, tokens
+from streamlearn.core.text.grams import (
+    BUCKETS,
+    STOP_WORD_LISTS,
+    hashed_grams,
+    stop_word_list,
+    tokens,
+)
 from streamlearn.core.text.weights import Texts, TextWeights
 
 __all__ = [
     "BUCKETS",
-    "STOP_WORDS",
+    "STOP_WORD_LISTS",
     "TextExpert",
     "TextSettings",
     "TextWeights",
     "Texts",
     "hashed_grams",
+    "stop_word_list",
     "tokens",
 ]

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from streamlearn.core.text.grams import BUCKETS, STOP_WORDS, hashed_grams
+from streamlearn.core.text.grams import BUCKETS, STOP_WORD_LISTS, hashed_grams, stop_word_list
 from streamlearn.core.text.replay import TextReplay
 from streamlearn.core.text.table import admit, largest, learn_rows
 from streamlearn.core.text.weights import (
@@ -44,9 +44,9 @@ class TextSettings:
     replay_per_class: int = 20  # texts; 50 and 200 are no better
 
     def __post_init__(self) -> None:
-        if self.stop_words not in STOP_WORDS:
+        if self.stop_words not in STOP_WORD_LISTS:
             raise ConfigError(
-                f"stop_words={self.stop_words!r} is no list; choose of {', '.join(STOP_WORDS)}"
+                f"stop_words={self.stop_words!r} is no list; choose of {', '.join(STOP_WORD_LISTS)}"
             )
         if not (self.rate > 0 and self.max_weights >= 1 and self.replay_per_class >= 1):
             raise ConfigError(f"a text expert's numbers are positive, not {self}")
@@ -137,7 +137,7 @@ class TextExpert:
             name: new.get(name, [None] * len(labelled)) + old.get(name, [None] * n_old)
             for name in {**new, **old}
         }
-        grams = hashed_grams(both, stop_words=STOP_WORDS[self.settings.stop_words])
+        grams = hashed_grams(both, stop_words=stop_word_list(self.settings.stop_words))
         self.n_texts += len(new_codes)
         touched = self._admit(grams.indices[: grams.indptr[len(new_codes)]])
         order = np.arange(len(new_codes) + n_old)

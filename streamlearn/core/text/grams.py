@@ -20,7 +20,6 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
-from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 
 BITS = (
     16  # 2^16 buckets each for words and characters; 2^15 loses .009 on huffpost, 2^18 gains .001
@@ -28,10 +27,7 @@ BITS = (
 BUCKETS = 2 << BITS
 CHARACTER_GRAMS = (2, 5)
 MAX_CHARACTERS = 8192  # of an event's column; what follows is not looked at
-STOP_WORDS: Mapping[str, frozenset[str]] = {
-    "keep": frozenset(),
-    "english": frozenset(ENGLISH_STOP_WORDS),
-}
+STOP_WORD_LISTS = ("keep", "english")
 
 _MARK_COUNT = np.float32(np.e)  # a mark counts as e words, so its weight is 1 + log e = 2
 _CASED = np.uint32(0x9747B28C)  # seed of words as they were written
@@ -39,6 +35,21 @@ _FNV_OFFSET = np.uint32(2166136261)
 _FNV_PRIME = np.uint32(16777619)
 _SPACE = np.uint32(32)
 _BLANK, _OTHER, _WORD, _CAPITAL = 0, 1, 2, 3  # kinds of a code point
+
+
+@cache
+def stop_word_list(name: str) -> frozenset[str]:
+    """The words that the list called `name`, one of STOP_WORD_LISTS, leaves out.
+
+    >>> len(stop_word_list("keep")), "the" in stop_word_list("english")
+    (0, True)
+    """
+    if name == "keep":
+        return frozenset()
+    # only here: it takes as long to import as all the rest, and few ask for it
+    from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
+
+    return frozenset(ENGLISH_STOP_WORDS)
 
 
 def tokens(text: str) -> list[str]:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
-from streamlearn.core.text.grams import BUCKETS, STOP_WORDS, hashed_grams
+from streamlearn.core.text.grams import BUCKETS, hashed_grams, stop_word_list
 
 STEP = 0.5  # of served weights; 1/4 doubles an update's bytes for nothing, 1 loses .007
 # Share of the log prior taken off the scores, since frequent classes come out too often even so
@@ -40,7 +40,7 @@ class TextWeights:
 
     def predict(self, columns: Texts) -> NDArray[np.float32]:
         """(n, C) log-probabilities of n events; even ones where an event has no text."""
-        return self.predict_grams(hashed_grams(columns, stop_words=STOP_WORDS[self.stop_words]))
+        return self.predict_grams(hashed_grams(columns, stop_words=stop_word_list(self.stop_words)))
 
     def predict_grams(self, grams: csr_array) -> NDArray[np.float32]:
         """As `predict`, of what `hashed_grams` gave."""
