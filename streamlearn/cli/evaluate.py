@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from streamlearn.cli.options import Json
+from streamlearn.cli.options import Images, Json, Order
 
 if TYPE_CHECKING:
     from streamlearn.core.learner import Outcome
@@ -26,7 +26,11 @@ class Readout(StrEnum):
 
 def evaluate(
     file: Annotated[
-        str, typer.Argument(help="CSV (also .gz), Parquet, JSON lines or .npz; - is a pipe.")
+        str,
+        typer.Argument(
+            help="CSV (also .gz), Parquet, JSON lines, .npz, or a folder with a subfolder of "
+            "PNG and JPEG files a label; - is a pipe."
+        ),
     ],
     label: Annotated[
         str | None,
@@ -62,6 +66,8 @@ def evaluate(
             show_default=False,
         ),
     ] = None,
+    image: Images = None,
+    order: Order = None,
     step: Annotated[
         int,
         typer.Option(
@@ -141,6 +147,8 @@ def evaluate(
         time=time,
         ignore=tuple(ignore or ()),
         keep=tuple(keep or ()),
+        images=tuple(image or ()),
+        order=order,
         frame_events=frame_events(step),
     ) as source:
         require_label(source.inferred)

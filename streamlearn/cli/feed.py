@@ -8,14 +8,15 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn
 
-from streamlearn.cli.options import Bootstrap, ConfigFile, Json, Prefix, load_config
+from streamlearn.cli.options import Bootstrap, ConfigFile, Images, Json, Order, Prefix, load_config
 
 
 def feed(
     file: Annotated[
         str,
         typer.Argument(
-            help="CSV, CSV.gz, Parquet, JSON lines or npz; - reads standard input.",
+            help="CSV, CSV.gz, Parquet, JSON lines, npz, or a folder with a subfolder of PNG and "
+            "JPEG files a label; - reads standard input.",
             show_default=False,
         ),
     ],
@@ -35,6 +36,8 @@ def feed(
         str | None,
         typer.Option("--time", help="The column with the event's time.", show_default=False),
     ] = None,
+    image: Images = None,
+    order: Order = None,
     rate: Annotated[
         str, typer.Option(help="Events a second, as in 200/s; realtime: as --time says; max.")
     ] = "max",
@@ -98,9 +101,13 @@ def feed(
         stream=stream,
         stream_name=stream_name,
         time=time_column,
+        images=tuple(image or ()),
+        order=order,
+        keep_files=True,
         frame_events=frame_events,
     )
     with source:
+        n_said = len(source.inferred.notes)
         for line in source.inferred.lines():
             console.print(f"[dim]{line}[/]", markup=True, soft_wrap=True)
         with Feeder(
@@ -136,6 +143,8 @@ def feed(
     for column, cells in source.inferred.unreadable.items():
         if cells:
             console.print(f"{column}: {cells:,} cells could not be read, taken as missing")
+    for note in source.inferred.notes[n_said:]:
+        console.print(note, markup=False, soft_wrap=True)
     console.print(
         f"sent {counts.sent:,} events in {counts.frames:,} frames, "
         f"{counts.acknowledged:,} acknowledged, {seconds:.1f} s"

@@ -21,7 +21,7 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from streamlearn import topics
 from streamlearn.config import FeederConfig, KafkaConfig, TopicsConfig
-from streamlearn.core.records import Frame
+from streamlearn.core.records import Frame, ImageColumn
 from streamlearn.errors import BrokerError, FrameError, InputError, StreamlearnError
 from streamlearn.runtime.connection import Refusals, answer, no_topics, said
 from streamlearn.runtime.framing import (
@@ -31,7 +31,7 @@ from streamlearn.runtime.framing import (
     frame_of_one,
     seconds,
 )
-from streamlearn.wire import event_codec
+from streamlearn.wire import event_codec, image_codec
 from streamlearn.wire.cloud_events import stream_of_key
 
 logger = logging.getLogger(__name__)
@@ -295,14 +295,16 @@ class Feeder(AbstractContextManager["Feeder"]):
 
     def _produce(self, frame: Frame) -> None:
         n = len(frame)
+        if n > 1 and any(_too_much(column) for column in frame.images.values()):
+            self._produce_halves(frame)
+            return
         try:
             value, headers = event_codec.encode(frame)
         except FrameError as error:
             self._failed += n
             raise InputError(f"frame of stream {frame.stream!r}: {error}") from None
         if len(value) > MAX_FRAME_BYTES and n > 1:
-            self._produce(frame.rows(0, n // 2))
-            self._produce(frame.rows(n // 2, n))
+            self._produce_halves(frame)
             return
         if len(value) > event_codec.MAX_FRAME_BYTES:
             self._failed += n
@@ -335,6 +337,11 @@ class Feeder(AbstractContextManager["Feeder"]):
                 why = self._dead or error.args[0].str()
                 raise BrokerError(f"frame of {n} events refused: {why}") from None
 
+    def _produce_halves(self, frame: Frame) -> None:
+        n = len(frame)
+        self._produce(frame.rows(0, n // 2))
+        self._produce(frame.rows(n // 2, n))
+
     def _delivered(self, error: KafkaError | None, n_events: int) -> None:
         with self._lock:
             if error is None:
@@ -343,3 +350,11 @@ class Feeder(AbstractContextManager["Feeder"]):
                 return
             self._failed += n_events
             self._first_error = self._first_error or said(self._kafka, error)
+
+
+def _too_much(column: ImageColumn) -> bool:
+    """Whether its files alone are too large for a frame, or more pixels than a worker reads."""
+    files = [raw for raw in column.raw if raw is not None]
+    if sum(map(len, files)) > MAX_FRAME_BYTES:
+        return True
+    return sum(map(image_codec.n_pixels_of, files)) > image_codec.MAX_FRAME_PIXELS

@@ -1,4 +1,4 @@
-"""Files to Frames: CSV, CSV.gz, Parquet, JSON lines, npz, and pipes.
+"""Files to Frames: CSV, CSV.gz, Parquet, JSON lines, npz, folders of images, and pipes.
 
 `open_source` tells what a file holds, and says it; `Source.frames` reads it once, a piece at a
 time, as frames of one stream each. Feeding and evaluating see the same frames. A stream's events
@@ -26,7 +26,9 @@ from typing import BinaryIO
 from streamlearn.core.records import MAX_FRAME_EVENTS, Frame
 from streamlearn.errors import InputError
 from streamlearn.sources.archive import Archive
+from streamlearn.sources.folder import Folder
 from streamlearn.sources.grouping import frames_by_stream
+from streamlearn.sources.images import ImageReader
 from streamlearn.sources.readers import Reader, open_reader
 from streamlearn.sources.rows import Codes, Rows
 from streamlearn.sources.table import Inferred, Roles, TableRows, check_column
@@ -102,6 +104,9 @@ def open_source(
     time: str | None = None,
     ignore: tuple[str, ...] = (),
     keep: tuple[str, ...] = (),
+    images: tuple[str, ...] = (),
+    order: str | None = None,
+    keep_files: bool = False,
     frame_events: int = 256,
     stdin: BinaryIO | None = None,
 ) -> Source:
@@ -111,7 +116,9 @@ def open_source(
     of the stream `stream_name`, by default the file's name (its folder's, for a file that is just
     called data). Without `time` the n-th event's time
     is n. `ignore` leaves columns out, `keep` uses ones that would be left out (counters, ids).
-    Columns called label, event_time and event_id are what they say if nothing else is
+    `images` names columns of paths to PNG or JPEG files, relative to the table's folder; `order`,
+    of a folder, is "name", "time" or "shuffle:SEED". `keep_files`: images' files are needed, to
+    send them. Columns called label, event_time and event_id are what they say if nothing else is
     asked for. InputError for what cannot be read, with the remedy.
     """
     if not 1 <= frame_events <= MAX_FRAME_EVENTS:
@@ -131,18 +138,20 @@ def open_source(
     inferred.stream = f"column {stream!r}" if stream else f"all events are of {name!r}"
     inferred.time = "the event's number, since --time names no column"
     default = -1 if stream else codes.stream(name)
-    if not live and file.suffix == ".npz":
-        roles = Roles(label, stream, time, None, ignore, keep)
-        archive = Archive(file, roles, codes, inferred, default_stream=default)
+    asked = Roles(label, stream, time, None, ignore, keep, images)
+    pictures = ImageReader(keep_files=keep_files)
+    if live and order is not None:
+        raise InputError(f"--order {order!r} is for folders of images; a pipe has its own order")
+    whole = None if live else _whole(file, asked, codes, inferred, pictures, default, order)
+    if whole is not None:
         return Source(
-            archive.rows(), codes, inferred,
-            frame_events=frame_events, reader=None, total_rows=archive.n, live=False,
+            whole.rows(), codes, inferred,
+            frame_events=frame_events, reader=None, total_rows=whole.n, live=False,
         )  # fmt: skip
     reader = open_reader(None if live else file, stdin or sys.stdin.buffer)
     try:
-        rows = _table(
-            reader, Roles(label, stream, time, None, ignore, keep), codes, inferred, default
-        )
+        beside = Path() if live else file.parent
+        rows = _table(reader, asked, codes, inferred, pictures, default, beside)
     except BaseException:
         if not live:
             reader.close()
@@ -153,8 +162,36 @@ def open_source(
     )  # fmt: skip
 
 
+def _whole(
+    file: Path,
+    asked: Roles,
+    codes: Codes,
+    inferred: Inferred,
+    pictures: ImageReader,
+    default_stream: int,
+    order: str | None,
+) -> Archive | Folder | None:
+    """What is no table: a folder or an npz."""
+    if order is not None and not file.is_dir():
+        raise InputError(f"--order {order!r} is for folders of images; {file} has its own order")
+    if not file.is_dir() and file.suffix != ".npz":
+        return None
+    for name in asked.images:
+        raise InputError(f"--image {name!r} names a column of a table, and {file} is none")
+    said = (file, asked, codes, inferred, pictures)
+    if file.is_dir():
+        return Folder(*said, default_stream=default_stream, order=order or "name")
+    return Archive(*said, default_stream=default_stream)
+
+
 def _table(
-    reader: Reader, asked: Roles, codes: Codes, inferred: Inferred, default_stream: int
+    reader: Reader,
+    asked: Roles,
+    codes: Codes,
+    inferred: Inferred,
+    pictures: ImageReader,
+    default_stream: int,
+    folder: Path,
 ) -> Iterator[Rows]:
     """Rows of a table; its first batch is read here, so that errors come at once."""
     batches = reader.batches()
@@ -172,7 +209,11 @@ def _table(
     ):
         if not (sparse and reader.total_bytes == 0):
             check_column(name, flag, columns, reader.name)
-    for names, flag in ((asked.ignore, "--ignore"), (asked.keep, "--keep")):
+    for names, flag in (
+        (asked.ignore, "--ignore"),
+        (asked.keep, "--keep"),
+        (asked.images, "--image"),
+    ):
         for name in names:
             check_column(name, flag, columns, reader.name)
     roles = Roles(
@@ -182,9 +223,12 @@ def _table(
         event_id=_if_there("event_id", columns, asked),
         ignore=asked.ignore,
         keep=asked.keep,
+        images=asked.images,
     )
     inferred.label = roles.label
-    table = TableRows(reader, roles, codes, inferred, default_stream=default_stream)
+    table = TableRows(
+        reader, roles, codes, inferred, pictures, default_stream=default_stream, folder=folder
+    )
     rows = table.rows(chain([first], batches))
     one = next(rows)
     table.announce()

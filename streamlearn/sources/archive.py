@@ -2,7 +2,8 @@
 
 | array                             | shape         | is                                         |
 |-----------------------------------|---------------|--------------------------------------------|
-| X                                 | (n, ...)      | numbers; images and the like are flattened |
+| X, uint8 of sides from 8 on       | (n, h, w) or (n, h, w, c) | images, with c = 1, 3 or 4 |
+| X otherwise                       | (n, ...)      | numbers, flattened to (n, d)               |
 | y, or the one --label names       | (n,)          | class codes or names; -1: unlabelled       |
 | class_names                       | (C,)          | names for y's codes                        |
 | feature_names                     | (d,)          | names for X's columns                      |
@@ -23,19 +24,29 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from streamlearn.errors import InputError
-from streamlearn.sources.kinds import Kind, Told, unless_counter
+from streamlearn.sources.images import ROWS as IMAGE_ROWS
+from streamlearn.sources.images import ImageReader, are_images
+from streamlearn.sources.kinds import IMAGES, Kind, Told, unless_counter
 from streamlearn.sources.labels import LabelColumn, TimeColumn, stream_codes
 from streamlearn.sources.rows import Codes, Rows
 from streamlearn.sources.table import Inferred, Roles, check_column
 
 ROWS = 8192
+IMAGE = "image"  # the column that X is, where it holds images
 
 
 class Archive:
     """One npz file; X is in memory as a whole, in its own type."""
 
     def __init__(
-        self, path: Path, roles: Roles, codes: Codes, said: Inferred, *, default_stream: int
+        self,
+        path: Path,
+        roles: Roles,
+        codes: Codes,
+        said: Inferred,
+        images: ImageReader,
+        *,
+        default_stream: int,
     ) -> None:
         self._arrays = _load(path)
         arrays, where = self._arrays, str(path)
@@ -47,7 +58,9 @@ class Archive:
             )
         if self._x.size == 0 or arrays.get("order", self._x).size == 0:
             raise InputError(f"{path} holds no events: X is {self._x.shape}; fill it first")
-        self._x = self._x.reshape(len(self._x), -1)
+        self._images = images if are_images(self._x) else None
+        if self._images is None:
+            self._x = self._x.reshape(len(self._x), -1)
         self.n = len(self._order())
         label = roles.label or ("y" if "y" in arrays else None)
         stream = roles.stream or ("stream" if "stream" in arrays else None)
@@ -55,8 +68,17 @@ class Archive:
         check_column(label, "--label", beside, where)
         check_column(stream, "--stream", beside, where)
         check_column(roles.time, "--time", beside, where)
-        self._columns = self._names()
-        self._tell(said, roles)
+        self._columns: tuple[str, ...] = ()
+        if self._images is not None:
+            said.columns[IMAGE] = IMAGES
+            for name in (*roles.ignore, *roles.keep):
+                raise InputError(
+                    f"{path}: X holds images, so there is no column {name!r}; as numbers they are "
+                    "learned from as X.astype(np.float32)"
+                )
+        else:
+            self._columns = self._names()
+            self._tell(said, roles)
         self._labels = self._coded_labels(label, codes)
         self._streams = np.full(len(self._x), default_stream, np.int32)
         if stream is not None:
@@ -142,19 +164,26 @@ class Archive:
     def rows(self) -> Iterator[Rows]:
         """All events in order, some thousands at a time."""
         order = self._order()
-        for start in range(0, len(order), ROWS):
-            at = order[start : start + ROWS]
-            numbers = self._x[at][:, self._keep].astype(np.float64)
-            numbers[~np.isfinite(numbers)] = np.nan
+        size = ROWS if self._images is None else IMAGE_ROWS
+        for start in range(0, len(order), size):
+            at = order[start : start + size]
             ticks = np.arange(start, start + len(at), dtype=np.float64)
             rows = Rows(
                 columns=self._columns,
-                numbers=numbers,
+                numbers=self._numbers(at),
                 labels=self._labels[at],
                 streams=self._streams[at],
                 time_s=self._time_s[at] if self._timed else ticks,
+                images={} if self._images is None else {IMAGE: self._images.of_arrays(self._x[at])},
             )
             yield rows.pick(rows.streams >= 0)
+
+    def _numbers(self, at: NDArray[np.intp]) -> NDArray[np.float64]:
+        if self._images is not None:
+            return np.empty((len(at), 0))
+        numbers = self._x[at][:, self._keep].astype(np.float64)
+        numbers[~np.isfinite(numbers)] = np.nan
+        return numbers
 
 
 def _load(path: Path) -> dict[str, NDArray[Any]]:

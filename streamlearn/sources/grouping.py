@@ -16,6 +16,7 @@ from streamlearn.core.records import Frame
 from streamlearn.sources.rows import Codes, Rows, as_frame, join
 
 MAX_WAITING = 65_536  # rows; then all that wait are passed on in frames that are not full
+MAX_WAITING_BYTES = 64 << 20  # of images' files: the same
 
 
 def frames_by_stream(
@@ -31,11 +32,10 @@ def frames_by_stream(
             waiting = []
         waiting.append(batch)
         n_waiting = sum(map(len, waiting))
-        if n_waiting < frame_events and not live:
+        full = n_waiting >= MAX_WAITING or sum(r.file_bytes for r in waiting) >= MAX_WAITING_BYTES
+        if n_waiting < frame_events and not live and not full:
             continue
-        frames, rest = _cut(
-            join(waiting), codes, frame_events, whole=not live and n_waiting < MAX_WAITING
-        )
+        frames, rest = _cut(join(waiting), codes, frame_events, whole=not live and not full)
         yield from frames
         waiting = [rest] if len(rest) else []
     if waiting:

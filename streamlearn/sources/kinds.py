@@ -7,12 +7,13 @@
 | date     | a date type, or 9 of 10 values are ISO 8601            | seconds since 1970       |
 | category | few different short texts                              | text                     |
 | text     | all other text                                         | text                     |
-| ignored  | counters, ids (every value is new), nested, binary     | nothing                  |
+| image    | bytes that start as PNG and JPEG files do              | 28 x 28 grey pixels      |
+| ignored  | counters, ids (every value is new), nested, other bytes | nothing                 |
 
 A counter never falls and often rises: a row number, a date, a clock. It is always new, so nothing
 learned about its values holds for the next ones (elec2 at steps of 32: .908 without its date,
 .905 with it). Empty cells and NA, NaN, null, None, ? are missing numbers; a missing text is an
-empty cell.
+empty cell. Images may lie in a struct's field `bytes`, as data sets of Hugging Face have them.
 A column without a single value has no kind yet: it is told later, when one comes.
 """
 
@@ -26,12 +27,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from streamlearn.wire.image_codec import FILE_STARTS
+
 MOSTLY = 0.9  # of the values
 COUNTER_VALUES = 50  # that many values, none lower than the one before
 COUNTER_RISES = 20  # of these higher
 ID_VALUES = 50  # that many values, all different, before a column is called an id
 ID_CHARACTERS = 64
 CATEGORY_CHARACTERS = 64
+FIRST_FILES = 8  # all of these are images before a column of bytes is called one
 
 MISSING = ("", "na", "n/a", "#n/a", "nan", "-nan", "null", "none", "nil", "?", "-", "<na>")
 NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$|^[+-]?(?i:inf|infinity)$"
@@ -51,6 +55,7 @@ class Kind(StrEnum):
     DATE = "date"
     CATEGORY = "category"
     TEXT = "text"
+    IMAGE = "image"
     IGNORED = "ignored"
 
     @property
@@ -66,6 +71,7 @@ class Told:
     note: str = ""
 
 
+IMAGES = Told(Kind.IMAGE, "as 28 x 28 grey")
 DATES = Told(Kind.DATE, "as seconds since 1970")
 
 
@@ -87,7 +93,19 @@ def plain(values: Any) -> Any:
         values = values.dictionary_decode()
     if pa.types.is_large_string(values.type) or pa.types.is_string_view(values.type):
         values = values.cast(pa.string())
+    if pa.types.is_struct(values.type) and values.type.get_field_index("bytes") >= 0:
+        inside = pc.struct_field(values, "bytes")
+        values = inside if _is_binary(inside.type) else values
     return values
+
+
+def _is_binary(kind: Any) -> bool:
+    return (
+        pa.types.is_binary(kind)
+        or pa.types.is_large_binary(kind)
+        or pa.types.is_binary_view(kind)
+        or pa.types.is_fixed_size_binary(kind)
+    )
 
 
 def tell(values: Any, *, comma: str = THOUSANDS) -> Told | None:
@@ -103,6 +121,11 @@ def tell(values: Any, *, comma: str = THOUSANDS) -> Told | None:
         return unless_counter(Told(Kind.NUMBER), as_numbers(values, Kind.NUMBER)[0])
     if pa.types.is_temporal(kind):
         return unless_counter(DATES, as_numbers(values, Kind.DATE)[0])
+    if _is_binary(kind):
+        first = values.drop_null().slice(0, FIRST_FILES).to_pylist()
+        if all(cell.startswith(FILE_STARTS) for cell in first):
+            return IMAGES
+        return Told(Kind.IGNORED, "bytes that are neither PNG nor JPEG")
     return Told(Kind.IGNORED, f"values of type {kind}")
 
 

@@ -2,7 +2,7 @@
 
 | format          | told by              | read                                              |
 |-----------------|----------------------|---------------------------------------------------|
-| Parquet         | first bytes `PAR1`   | by pyarrow, 8192 rows at a time                   |
+| Parquet         | first bytes `PAR1`   | by pyarrow, 8192 rows at a time, with bytes 256   |
 | gzip, zstd, bz2 | first bytes          | unpacked on the way, whatever text is inside      |
 | JSON lines      | first character `{`  | about 1 MiB at a time; a bad line is left out     |
 | CSV             | everything else      | about 1 MiB at a time by pyarrow, all as text     |
@@ -29,6 +29,7 @@ from streamlearn.sources.kinds import DECIMAL_COMMA, THOUSANDS
 PIECE_BYTES = 1 << 20
 LONGEST_RECORD_BYTES = 16 << 20  # then a quote was never closed: cut at the last line's end
 PARQUET_ROWS = 8192
+IMAGE_ROWS = 256  # where a column is of bytes: images of some 100 KiB each
 COMPRESSIONS: dict[bytes, Literal["gzip", "zstd", "bz2"]] = {
     b"\x1f\x8b": "gzip",
     b"\x28\xb5\x2f\xfd": "zstd",
@@ -93,7 +94,8 @@ class Reader:
         try:
             file = pq.ParquetFile(self._raw)
             self.total_rows = file.metadata.num_rows
-            for batch in file.iter_batches(PARQUET_ROWS):
+            bytes_within = any(map(_holds_bytes, file.schema_arrow.types))
+            for batch in file.iter_batches(IMAGE_ROWS if bytes_within else PARQUET_ROWS):
                 yield dict(zip(batch.schema.names, batch.columns, strict=True))
         except (pa.ArrowException, OSError) as error:
             raise InputError(
@@ -236,6 +238,12 @@ def _is_number(text: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def _holds_bytes(type_: pa.DataType) -> bool:
+    if pa.types.is_struct(type_):
+        return any(map(_holds_bytes, (field.type for field in type_)))
+    return pa.types.is_binary(type_) or pa.types.is_large_binary(type_)
 
 
 def open_reader(path: Path | None, stdin: BinaryIO) -> Reader:

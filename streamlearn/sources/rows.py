@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from streamlearn.core.records import Frame, Label
+from streamlearn.core.records import Frame, ImageColumn, Label
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -24,6 +24,7 @@ class Rows:
     streams: NDArray[np.int32]  # (n,) code into Codes
     time_s: NDArray[np.float64]  # (n,) seconds since the epoch
     texts: Mapping[str, NDArray[Any]] = field(default_factory=dict)  # (n,) of str or None
+    images: Mapping[str, ImageColumn] = field(default_factory=dict)
     ids: NDArray[Any] | None = None  # (n,) of str
 
     def __len__(self) -> int:
@@ -32,10 +33,16 @@ class Rows:
     @property
     def shape(self) -> tuple[Any, ...]:
         """What two batches must share to be joined."""
-        return self.columns, tuple(self.texts), self.ids is None
+        return self.columns, tuple(self.texts), tuple(self.images), self.ids is None
+
+    @property
+    def file_bytes(self) -> int:
+        """Of the images' files."""
+        return sum(len(raw or b"") for column in self.images.values() for raw in column.raw)
 
     def pick(self, at: NDArray[np.intp] | NDArray[np.bool_]) -> "Rows":
         """The rows at these positions, in this order."""
+        places = np.arange(len(self))[at]
         return replace(
             self,
             numbers=self.numbers[at],
@@ -43,6 +50,7 @@ class Rows:
             streams=self.streams[at],
             time_s=self.time_s[at],
             texts={name: column[at] for name, column in self.texts.items()},
+            images={name: column.pick(places) for name, column in self.images.items()},
             ids=None if self.ids is None else self.ids[at],
         )
 
@@ -59,6 +67,7 @@ def join(parts: Sequence[Rows]) -> Rows:
         streams=np.concatenate([p.streams for p in parts]),
         time_s=np.concatenate([p.time_s for p in parts]),
         texts={name: np.concatenate([p.texts[name] for p in parts]) for name in first.texts},
+        images={name: ImageColumn.joined([p.images[name] for p in parts]) for name in first.images},
         ids=None if first.ids is None else np.concatenate([p.ids for p in parts]),
     )
 
@@ -101,7 +110,8 @@ def as_frame(rows: Rows, codes: Codes) -> Frame:
     recode = np.full(len(used), -1, np.int32)
     recode[known] = rank
     label_codes = recode[again.reshape(-1)]
-    for array in (rows.numbers, label_codes, rows.time_s):
+    shown = [array for image in rows.images.values() for array in (image.pixels, image.present)]
+    for array in (rows.numbers, label_codes, rows.time_s, *shown):
         array.flags.writeable = False
     return Frame(
         stream=codes.streams[int(rows.streams[0])],
@@ -112,4 +122,5 @@ def as_frame(rows: Rows, codes: Codes) -> Frame:
         event_time_s=rows.time_s,
         event_ids=() if rows.ids is None else tuple(rows.ids.tolist()),
         texts={name: tuple(column.tolist()) for name, column in rows.texts.items()},
+        images=rows.images,
     )

@@ -7,15 +7,18 @@ written into `Inferred`, so that a person can see it.
 import difflib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from streamlearn.core.records import ImageColumn
 from streamlearn.errors import InputError
+from streamlearn.sources.images import ROWS, Found, ImageReader, check_paths
 from streamlearn.sources.json_lines import Batch
-from streamlearn.sources.kinds import Kind, Told, as_numbers, as_texts, plain, tell
+from streamlearn.sources.kinds import IMAGES, Kind, Told, as_numbers, as_texts, plain, tell
 from streamlearn.sources.labels import LabelColumn, TimeColumn, stream_codes
 from streamlearn.sources.readers import Reader
 from streamlearn.sources.rows import Codes, Rows
@@ -78,14 +81,24 @@ class Roles:
     event_id: str | None
     ignore: tuple[str, ...] = ()
     keep: tuple[str, ...] = ()  # features even if they would be ignored
+    images: tuple[str, ...] = ()  # paths of images
 
 
 class TableRows:
     """A reader's batches as Rows."""
 
     def __init__(
-        self, reader: Reader, roles: Roles, codes: Codes, said: Inferred, *, default_stream: int
+        self,
+        reader: Reader,
+        roles: Roles,
+        codes: Codes,
+        said: Inferred,
+        images: ImageReader,
+        *,
+        default_stream: int,
+        folder: Path,
     ) -> None:
+        self._images, self._folder = images, folder  # which paths are relative to
         self._reader, self._roles, self._codes, self._said = reader, roles, codes, said
         self._default_stream = default_stream
         self._label = LabelColumn(roles.label, codes) if roles.label else None
@@ -96,19 +109,27 @@ class TableRows:
 
     def rows(self, batches: Iterable[Batch]) -> Iterator[Rows]:
         """Rows a batch; `Inferred` is complete after the first and final after the last."""
-        for batch in batches:
-            yield self._rows({name: plain(values) for name, values in batch.items()})
+        for raw in batches:
+            batch = {name: plain(values) for name, values in raw.items()}
+            n = len(next(iter(batch.values())))
+            self._tell(batch)
+            size = ROWS if self._said.of_kind(Kind.IMAGE) else n
+            for start in range(0, n, size):
+                yield self._rows({name: one.slice(start, size) for name, one in batch.items()})
         self._count()
 
     def _rows(self, batch: Batch) -> Rows:
         roles = self._roles
         n = len(next(iter(batch.values())))
-        self._tell(batch)
-        numeric, texts = [], {}
+        numeric, texts, images = [], {}, {}
+        left_out = np.zeros(n, np.bool_)
         for name, told in self._said.columns.items():
             source = self._renamed.get(name, name)
             if told.kind.numeric:
                 numeric.append((name, batch.get(source), told.kind))
+            elif told.kind is Kind.IMAGE:
+                images[name], no_image = self._image_column(name, batch.get(source), n)
+                left_out |= no_image
             elif told.kind is not Kind.IGNORED:
                 values = batch.get(source)
                 texts[name] = np.full(n, None, object) if values is None else as_texts(values)
@@ -125,13 +146,23 @@ class TableRows:
             streams=self._streams(batch, n),
             time_s=self._times(batch, n),
             texts=texts,
+            images=images,
             ids=_ids(batch[roles.event_id]) if roles.event_id in batch else None,
         )
         self._n += n
+        if left_out.any():
+            rows = rows.pick(~left_out)
         if roles.stream and (rows.streams < 0).any():
             self._without_stream += int((rows.streams < 0).sum())
             rows = rows.pick(rows.streams >= 0)
         return rows
+
+    def _image_column(self, name: str, values: Any, n: int) -> Found:
+        if values is None:
+            return ImageColumn.missing(n), np.zeros(n, np.bool_)
+        if name not in self._roles.images:
+            return self._images.of_files(name, values.to_pylist())
+        return self._images.of_paths(name, as_texts(values).tolist(), self._folder)
 
     def _tell(self, batch: Batch) -> None:
         """Tell the kinds of columns that are new, or had no value so far."""
@@ -146,6 +177,11 @@ class TableRows:
                 continue
             if source in roles.ignore:
                 said.columns[name] = Told(Kind.IGNORED, "as asked")
+            elif source in roles.images:
+                if not pa.types.is_string(values.type):
+                    raise InputError(f"--image {source!r} holds {values.type}, not paths of files")
+                check_paths(source, as_texts(values.slice(0, ROWS)).tolist(), self._folder)
+                said.columns[name] = IMAGES
             elif len(name) > MAX_NAME_CHARACTERS:
                 said.columns[name] = Told(Kind.IGNORED, "its name is too long")
             elif (told := tell(values, comma=self._reader.comma)) is not None:
@@ -183,12 +219,13 @@ class TableRows:
             raise InputError(
                 f"{said.name} has no column to learn from: "
                 + (_listed(said) or "only the label, stream and time columns have values")
-                + "; give at least one number or text column"
+                + "; give at least one column of numbers, texts or images"
             )
 
     def _count(self) -> None:
         """After the last batch: what went wrong on the way."""
         said = self._said
+        said.notes += self._images.notes()
         if self._reader.skipped:
             said.notes.append(f"{self._reader.skipped} lines left out: they are no record")
         if self._without_stream:

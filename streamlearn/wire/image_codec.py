@@ -24,6 +24,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from typing import TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,6 +41,7 @@ MAX_FRAME_PIXELS = 250_000_000  # of all different images of a frame: seconds, n
 MAX_SCANS = 100  # a progressive JPEG has about 10
 
 PNG_START, JPEG_START = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
+FILE_STARTS = (PNG_START, JPEG_START)
 WHITE = 255
 
 _SIZE = (IMAGE_SIDE, IMAGE_SIDE)
@@ -53,6 +55,8 @@ _UPRIGHT = {  # EXIF 2.32, tag 0x0112: how the stored image has to be turned
     8: Image.Transpose.ROTATE_90,
 }
 _EXIF = ("exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp")  # where Pillow finds it
+T = TypeVar("T")
+File: TypeAlias = JpegImageFile | PngImageFile
 _LOCK = threading.Lock()  # Python's warning filters belong to the whole process
 
 
@@ -102,22 +106,35 @@ def column_of(pictures: Sequence[Picture | None]) -> ImageColumn:
 
 def read(raw: bytes, *, at_most: int = MAX_FRAME_PIXELS) -> Picture:
     """A PNG or JPEG file; RefusedError where it is none, or has more than `at_most` pixels."""
+
+    def seen(image: File) -> Picture:
+        n_pixels = _checked_size(image.size)
+        if n_pixels > at_most:
+            raise RefusedError(
+                f"the frame's images have more than {MAX_FRAME_PIXELS} pixels together; "
+                "send fewer in a frame, or smaller ones"
+            )
+        return Picture(raw, _pixels(_upright(image)), n_pixels)
+
+    return _read(raw, seen)
+
+
+def _read(raw: bytes, see: Callable[[File], T]) -> T:
+    """What `see` makes of a file; RefusedError where it is none."""
     try:
         with _warnings_as_errors():
-            image = _opened(raw)
-            n_pixels = _checked_size(image.size)
-            if n_pixels > at_most:
-                raise RefusedError(
-                    f"the frame's images have more than {MAX_FRAME_PIXELS} pixels together; "
-                    "send fewer in a frame, or smaller ones"
-                )
-            return Picture(raw, np.asarray(_upright(image)), n_pixels)
+            return see(_opened(raw))
     except RefusedError:
         raise
     except Exception as error:  # others' bytes: Pillow raises from an open set of types
         kind = "PNG" if raw.startswith(PNG_START) else "JPEG"
         said = " ".join(str(error).split())[:200]
         raise RefusedError(f"a broken {kind}: {said or type(error).__name__}") from error
+
+
+def n_pixels_of(raw: bytes) -> int:
+    """Width x height by its header; RefusedError where it is no image."""
+    return _read(raw, lambda image: _checked_size(image.size))
 
 
 @contextmanager
@@ -127,7 +144,7 @@ def _warnings_as_errors() -> Iterator[None]:
         yield
 
 
-def _opened(raw: bytes) -> JpegImageFile | PngImageFile:
+def _opened(raw: bytes) -> File:
     """Its header is read, not its pixels. Not by Image.open, which would try other formats."""
     if raw.startswith(PNG_START):
         return PngImageFile(io.BytesIO(raw))
@@ -150,7 +167,7 @@ def _checked_size(size: tuple[int, int]) -> int:
     return width * height
 
 
-def _upright(image: JpegImageFile | PngImageFile) -> Image.Image:
+def _upright(image: File) -> Image.Image:
     """Grey, IMAGE_SIDE x IMAGE_SIDE, turned as its EXIF says."""
     if isinstance(image, JpegImageFile):  # decode fewer pixels, and no colour, where that will do
         image.draft("L", (2 * IMAGE_SIDE, 2 * IMAGE_SIDE))
@@ -165,7 +182,13 @@ def _upright(image: JpegImageFile | PngImageFile) -> Image.Image:
 def _shrunk(grey: Image.Image) -> Image.Image:
     """By an antialiased triangle filter, which averages over all pixels (Parmar et al. 2022,
     arXiv:2104.11222); very large images by whole factors first."""
+    if grey.size == _SIZE:
+        return grey
     return grey.resize(_SIZE, Image.Resampling.BILINEAR, reducing_gap=3.0)
+
+
+def _pixels(small: Image.Image) -> NDArray[np.uint8]:
+    return np.frombuffer(small.tobytes(), np.uint8).reshape(_SIZE)
 
 
 def _grey(image: Image.Image) -> Image.Image:
@@ -176,7 +199,7 @@ def _grey(image: Image.Image) -> Image.Image:
             upper[values == image.info["transparency"]] = WHITE
         return Image.fromarray(upper)
     if not image.has_transparency_data:
-        return image.convert("L")
+        return image if image.mode == "L" else image.convert("L")
     if image.mode not in ("LA", "RGBA"):
         image = image.convert("RGBA")
     paper = Image.new("L", image.size, WHITE)
@@ -191,7 +214,7 @@ def shrink(array: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """(IMAGE_SIDE, IMAGE_SIDE) of pixels (h, w), or (h, w, channels): grey, RGB or RGBA."""
     if array.shape == _SIZE:
         return array
-    return np.asarray(_shrunk(_grey(_image_of(array))))
+    return _pixels(_shrunk(_grey(_image_of(array))))
 
 
 def to_png(array: NDArray[np.uint8]) -> bytes:

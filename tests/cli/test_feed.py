@@ -6,14 +6,16 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
-from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, TopicPartition
 
 from streamlearn.config import KafkaConfig
 from streamlearn.core.records import Frame
 from streamlearn.runtime.broker import free_port
 from streamlearn.topics import Topics
 from streamlearn.wire import event_codec
+from tests.wire.pictures import file_of
 
 PUMPS = "pump,temp,state,at\n" + "".join(
     f"{'ab'[i % 2]},{i}.5,{'ok' if i % 3 else 'leak'},{i * 0.01}\n" for i in range(20)
@@ -41,7 +43,9 @@ def fed(kafka: KafkaConfig, topics: Topics) -> list[Frame]:
         while ended < 4:
             message = consumer.poll(10.0)
             assert message is not None, "the topic did not answer"
-            if message.error() is not None:
+            error = message.error()
+            if error is not None:
+                assert error.code() == KafkaError._PARTITION_EOF, error
                 ended += 1
                 continue
             frames.append(event_codec.decode(message.value(), message.key(), None, 0.0)[0])
@@ -92,6 +96,28 @@ def test_it_goes_on_where_it_stopped(
     [frame] = fed(kafka, topics)
     assert temps([frame], "pump") == [15.5, 16.5, 17.5, 18.5, 19.5]
     assert frame.event_time_s.min() > 1.6e9  # no --time: when it was sent
+
+
+def test_a_folder_of_images_is_fed(
+    run: Run,
+    at: list[str],
+    tmp_path: Path,
+    kafka: KafkaConfig,
+    topics: Topics,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for number in range(6):
+        path = tmp_path / "pets" / ("cat", "dog")[number % 2] / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(file_of(np.full((9, 9), number, np.uint8)))
+    (tmp_path / "pets" / "cat" / "9.png").write_bytes(b"none")
+    assert run("feed", str(tmp_path / "pets"), *at) == 0
+    said = capsys.readouterr().err
+    assert "image: image" in said and "image: 1 rows left out" in said
+    [frame] = fed(kafka, topics)
+    assert frame.stream == "pets" and frame.labels() == ("cat", "dog") * 3
+    assert frame.images["image"].pixels[:, 0, 0].tolist() == list(range(6))
+    assert frame.event_ids[5] == "dog/5.png"
 
 
 def test_a_pipe_and_the_events_own_pace(

@@ -182,7 +182,7 @@ def test_npz_with_names_order_and_streams(tmp_path: Path) -> None:
     assert frames[0].columns == ("a", "b", "c")
 
 
-def test_npz_images_are_flattened_and_a_counter_is_left_out(tmp_path: Path) -> None:
+def test_npz_grids_are_flattened_and_a_counter_is_left_out(tmp_path: Path) -> None:
     X = np.random.default_rng(1).integers(0, 255, (80, 4, 4), dtype=np.uint8)
     path = save(tmp_path / "i.npz", X=X, y=np.arange(80) % 3)
     frames = npz_frames(path)
