@@ -130,6 +130,8 @@ class WorkerConfig(_Section):
     metrics_host: str = "127.0.0.1"  # 0.0.0.0: reachable from other machines
     metrics_port: Port = 9464  # 0: any free one
     checkpoint_interval_s: float = Field(5.0, gt=0)
+    checkpoint_mib_per_s: float = Field(64.0, gt=0)  # that checkpoints write at most, over time
+    stall_deadline_s: float = Field(60.0, gt=0)  # without progress while events wait: it ends
     predictions: bool = False  # publish each event's prediction
     late_labels: bool = False  # pass labels that come later than their events on to them
     signing_key: Path | None = None  # `streamlearn keys new` makes it

@@ -72,8 +72,8 @@ def worker(
         worker__instance=instance,
         worker__checkpoint_interval_s=checkpoint_interval,
     )
-    from streamlearn.runtime.app import run
     from streamlearn.runtime.logs import set_up
+    from streamlearn.runtime.worker import run
 
     set_up(sys.stderr, logging.DEBUG if verbose else logging.INFO)
     run(settings)

@@ -20,6 +20,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Protocol, TypeVar
 
 from streamlearn.errors import BrokerError
@@ -45,8 +46,11 @@ class Learning(Protocol):
     def learn(self, arrivals: Mapping[int, Sequence[Arrival]]) -> None:
         """Learn frames by partition, each in order of offsets; returns when 1 is done."""
 
-    def checkpoint(self) -> Mapping[int, int]:
-        """Steps 2 and 3; partition to the offset that its marker covers."""
+    def checkpoint(self, *, everything: bool) -> Mapping[int, int]:
+        """Steps 2 and 3; partition to the offset that its marker covers.
+
+        Not `everything`: as much as the budget for checkpoints allows.
+        """
 
 
 @dataclass(slots=True)
@@ -123,7 +127,7 @@ class Agent:
                 return
             try:
                 if not self._failed:
-                    await self._checkpoint()
+                    await self._checkpoint(everything=True)
             finally:
                 self._generation = None
 
@@ -161,9 +165,9 @@ class Agent:
             pending.messages.append(message)
         return arrivals
 
-    async def _checkpoint(self) -> None:
+    async def _checkpoint(self, *, everything: bool = False) -> None:
         try:
-            covered = await self._job(self._learning.checkpoint)
+            covered = await self._job(partial(self._learning.checkpoint, everything=everything))
         except LostError as lost:
             log.warning("%s; waiting for the group to say who owns it", lost)
             self._generation, self._lost_at = None, self._clock()

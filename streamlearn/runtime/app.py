@@ -1,15 +1,11 @@
-"""The worker: Faust's app around one agent, and everything that it needs, put together.
+"""The worker's Faust app: one agent on the events topic, and what Faust lacks.
 
-Faust reads the events topic and keeps the group; `agents` takes frames to the learning thread;
-`trainer` learns there; `process` ends it all in time. What Faust lacks is added here: partitions
-are handed over with a checkpoint and a commit before they go, and what stops the worker is its
-last word.
+Faust reads the topic and keeps the group; `agents` takes frames to the learning thread. Added
+here: partitions are handed over with a checkpoint and a commit before they go, and what stops the
+worker is its last word. `worker` puts app and learning together.
 """
 
 import logging
-import os
-import socket
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,20 +16,12 @@ import faust
 from faust.transport.drivers import aiokafka as driver
 from mode.supervisors import CrashingSupervisor
 
-from streamlearn import topics as topic_specs
 from streamlearn.config import Config, KafkaConfig
-from streamlearn.errors import BrokerError, ConfigError, StreamlearnError
-from streamlearn.runtime import access, admin, keys
 from streamlearn.runtime.agents import MAX_FRAMES, WITHIN_S, Agent
 from streamlearn.runtime.late_labels import Forwarding
-from streamlearn.runtime.log import KafkaLog
 from streamlearn.runtime.logs import OURS
-from streamlearn.runtime.process import HARD_STOP_S, Hushed, Process, hard_stop, later
-from streamlearn.runtime.publisher import KafkaPublisher
+from streamlearn.runtime.process import HARD_STOP_S, hard_stop, later
 from streamlearn.runtime.trainer import Trainer
-from streamlearn.runtime.warm_up import warm_up
-from streamlearn.stores.rocksdb import RocksDBStore
-from streamlearn.telemetry.metrics import MetricsServer, WorkerMetrics
 from streamlearn.topics import Topics
 
 SESSION_S = 6.0  # the broker's default minimum; a dead worker's partitions move after it
@@ -158,115 +146,6 @@ class WorkerApp(faust.App):
                 self.failure = error
                 later(HARD_STOP_S, partial(hard_stop, str(error)))
             raise
-
-
-def run(config: Config) -> None:
-    """Work until SIGTERM or Ctrl-C. Raises what stopped the worker: a StreamlearnError, mostly.
-
-    BrokerError when no broker answers or topics are missing, ConfigError when they are wrong.
-    """
-    if config.worker.late_labels and not config.learner.late_labels:
-        raise ConfigError(
-            "worker.late_labels passes labels on to events that nobody remembers; set "
-            "STREAMLEARN_LEARNER__LATE_LABELS to how many each stream should remember, as 1024"
-        )
-    topics = topic_specs.load(prefix=config.topics.prefix, partitions=config.topics.partitions)
-    access.check(config.kafka, "worker", topics, config.worker.group)
-    _check_topics(config, topics)
-    key = keys.signer(config.worker.signing_key, prefix=config.topics.prefix)
-    trusted = keys.trusted(
-        config.worker.signing_key, config.subscriber.public_keys, prefix=config.topics.prefix
-    )
-    worker_id = f"{socket.gethostname()}-{os.getpid()}"
-    folder = config.worker.state_dir / f"{config.topics.prefix}{config.worker.group}"
-    folder.mkdir(parents=True, exist_ok=True)
-    metrics = WorkerMetrics()
-    server = MetricsServer(
-        metrics.registry, host=config.worker.metrics_host, port=config.worker.metrics_port
-    )
-    publisher = KafkaPublisher(config.kafka, client_id=worker_id)
-    kafka_log = KafkaLog(config.kafka, group=config.worker.group)
-    trainer = Trainer(
-        config.learner,
-        topics,
-        worker_id=worker_id,
-        open_store=lambda number: RocksDBStore(folder / str(number)),
-        memory_budget_bytes=config.worker.memory_budget_mib << 20,
-        publisher=publisher,
-        log=kafka_log,
-        metrics=metrics,
-        clock=time.time,
-        predictions=config.worker.predictions,
-        signer=key,
-        verifier=trusted,
-    )
-    log.info(
-        "worker %s in group %s at %s, state in %s, metrics at %s",
-        worker_id,
-        config.worker.group,
-        config.kafka.bootstrap,
-        folder,
-        server.url,
-    )
-    if key is not None:
-        log.info("what subscribers read is signed with key %s", key.key_id)
-    warm_up(config.learner)
-    forwarding = Forwarding(topics, publisher=publisher, metrics=metrics)
-    try:
-        _serve(config, topics, worker_id, trainer, forwarding, publisher.give_up)
-    finally:
-        trainer.close()
-        kafka_log.close()
-        server.close()
-    log.info("stopped")
-
-
-def _serve(
-    config: Config,
-    topics: Topics,
-    worker_id: str,
-    trainer: Trainer,
-    forwarding: Forwarding,
-    give_up: threading.Event,
-) -> None:
-    app = WorkerApp(config, topics, worker_id)
-    app.trainer, app.forwarding = trainer, forwarding
-    app.learning = Agent(
-        trainer,
-        acknowledge=lambda message: message.ack(app.consumer),
-        clock=time.monotonic,
-        checkpoint_interval_s=config.worker.checkpoint_interval_s,
-    )
-    quiet = Hushed(lambda: isinstance(app.failure, StreamlearnError))
-    for handler in logging.getLogger().handlers:
-        handler.addFilter(quiet)
-    try:
-        Process(app, give_up).execute_from_commandline()
-    except SystemExit as end:
-        if app.failure is not None:
-            raise app.failure from None
-        if end.code not in (0, None):
-            raise BrokerError(
-                "the worker stopped by itself; its log says why. Start it again: it goes on "
-                "where it was"
-            ) from None
-    finally:
-        app.learning.close()
-
-
-def _check_topics(config: Config, topics: Topics) -> None:
-    """Faust waits in silence for a topic that is not there."""
-    for difference in admin.diff(config.kafka, topics):
-        if difference.kind is admin.Difference.MISSING:
-            raise BrokerError(
-                f"{difference.topic} is missing at {config.kafka.bootstrap}; create the topics "
-                "with `streamlearn topics apply`"
-            )
-        if difference.kind is admin.Difference.PARTITIONS:
-            raise ConfigError(
-                f"{difference}; set STREAMLEARN_TOPICS__PARTITIONS to {difference.found}, or use "
-                "another prefix (STREAMLEARN_TOPICS__PREFIX)"
-            )
 
 
 def _credentials(kafka: KafkaConfig) -> Any:

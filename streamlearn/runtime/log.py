@@ -67,9 +67,19 @@ class Log(Protocol):
 
 
 class KafkaLog:
-    """The log on Kafka. `group` is the workers' group, whose offsets `committed` tells."""
+    """The log on Kafka. `group` is the workers' group, whose offsets `committed` tells.
 
-    def __init__(self, kafka: KafkaConfig, *, group: str) -> None:
+    `progress` is called with each record that was read.
+    """
+
+    def __init__(
+        self,
+        kafka: KafkaConfig,
+        *,
+        group: str,
+        progress: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._progress = progress
         settings = {**kafka.client_settings(), "log_level": 2}
         self._bootstrap = kafka.bootstrap
         self._admin = AdminClient(settings)
@@ -154,6 +164,7 @@ class KafkaLog:
                     if offset is None or offset >= end:
                         return
                     position = offset + 1
+                    self._progress()
                     yield Record(
                         offset,
                         message.key(),

@@ -49,15 +49,19 @@ def later(seconds: float, action: Callable[[], None]) -> None:
     timer.start()
 
 
-def hard_stop(why: str) -> None:
-    """End now, with `why` as the last word."""
-    log.error(
-        "%s; stopping took longer than %.0f s and was cut short: nothing is lost, the next worker "
-        "learns the last seconds again",
-        *(why, HARD_STOP_S),
-    )
+def end_now(why: str) -> None:
+    """End, whatever hangs, with `why` as the last word."""
+    log.error(why)
     logging.shutdown()
     os._exit(1)
+
+
+def hard_stop(why: str) -> None:
+    """End now: stopping took too long."""
+    end_now(
+        f"{why}; stopping took longer than {HARD_STOP_S:.0f} s and was cut short: nothing is lost, "
+        "the next worker learns the last seconds again"
+    )
 
 
 class Hushed(logging.Filter):

@@ -54,10 +54,21 @@ class Publisher(Protocol):
 
 
 class KafkaPublisher:
-    """The publisher on Kafka. `give_up` may be set from any thread: it ends a waiting flush."""
+    """The publisher on Kafka. `give_up` may be set from any thread: it ends a waiting flush.
 
-    def __init__(self, kafka: KafkaConfig, *, client_id: str) -> None:
+    `progress` is called with each acknowledgement; `waiting`: they are waited for just now.
+    """
+
+    def __init__(
+        self,
+        kafka: KafkaConfig,
+        *,
+        client_id: str,
+        progress: Callable[[], None] = lambda: None,
+    ) -> None:
         self.give_up = threading.Event()
+        self.waiting = False
+        self._progress = progress
         self._kafka = kafka
         self._bootstrap = kafka.bootstrap
         self._acknowledged: dict[TopicPartition, Acknowledged] = {}
@@ -112,17 +123,21 @@ class KafkaPublisher:
 
     def _serve(self, wait: Callable[[], int]) -> int:
         """Wait for acknowledgements; BrokerError where the producer is at its end."""
+        self.waiting = True
         try:
             return wait()
         except KafkaException as error:
             raise BrokerError(
                 f"nothing more can be sent to {self._bootstrap}: {said(self._kafka, error.args[0])}"
             ) from error
+        finally:
+            self.waiting = False
 
     def _on_delivery(self, error: KafkaError | None, message: Message) -> None:
         if error is not None:
             self._failed = error
             return
+        self._progress()
         topic, partition, offset = message.topic(), message.partition(), message.offset()
         if topic is None or partition is None or offset is None:
             raise BrokerError("the broker acknowledged a message without saying where it is")

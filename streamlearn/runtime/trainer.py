@@ -24,6 +24,7 @@ from streamlearn.core.model import Model
 from streamlearn.core.records import Frame, Reason, Rejection
 from streamlearn.core.settings import LearnerSettings
 from streamlearn.errors import FrameError
+from streamlearn.runtime.budget import Budget
 from streamlearn.runtime.checkpoint import Checkpoint, LostError, Sources, encode
 from streamlearn.runtime.dead_letters import DeadLetters
 from streamlearn.runtime.hot_streams import HotStream, HotStreams, size_of
@@ -53,12 +54,14 @@ from streamlearn.wire.signing import Signer, Verifier
 
 log = logging.getLogger(OURS)
 
+ANNOUNCED = 256  # streams that are published at a time when an epoch begins
+
 
 class Trainer:
     """All learning of one worker. Every method runs on the learning thread, one at a time.
 
-    `open_store` opens a partition's rows; `clock` is wall time in seconds; `effect` is called
-    with the name of each effect when it is done, for crash tests.
+    `open_store` opens a partition's rows; `clock` is wall time in seconds; `budget` is for
+    checkpoints, None: no limit; `effect` is called with the name of each effect when it is done.
     """
 
     def __init__(
@@ -73,6 +76,7 @@ class Trainer:
         log: Log,
         metrics: WorkerMetrics,
         clock: Callable[[], float],
+        budget: Budget | None = None,
         predictions: bool = False,
         signer: Signer | None = None,
         verifier: Verifier | None = None,
@@ -85,6 +89,7 @@ class Trainer:
         self._log = log
         self._metrics = metrics
         self._clock = clock
+        self._budget = budget
         self._predictions = predictions  # whether they are published
         self._effect = effect
         self._names = {spec.name: spec.full_name for spec in topics}
@@ -156,6 +161,8 @@ class Trainer:
                 stream.published = None  # the first update of an epoch is a full one
         for name in sorted(partition.dirty):
             self._touched[partition.number, name] = self._stream(partition, name)
+            if len(self._touched) == ANNOUNCED:
+                self._publish()  # so that no more than these are in memory at once
         self._publish()
 
     # --- learning
@@ -345,22 +352,34 @@ class Trainer:
 
     # --- durability
 
-    def checkpoint(self) -> Mapping[int, int]:
-        """Make durable what was learned; partition to the offset that its marker covers."""
+    def checkpoint(self, *, everything: bool = True) -> Mapping[int, int]:
+        """Make durable what was learned; partition to the offset that its marker covers.
+
+        Not `everything`: as much as the budget allows.
+        """
         begun, before = time.perf_counter(), self._checkpoint.bytes
         sources = Sources(
             hot=self._hot,
             visit=self._visit,
             updates_next=self._updates.next,
         )
+        chosen = list(self._partitions.values())
+        if self._budget is not None and not everything:
+            chosen = self._budget.choose(chosen)
+        streams = sum(len(partition.dirty) for partition in chosen)
         try:
-            covered = self._checkpoint.write(self._partitions.values(), sources)
+            covered = self._checkpoint.write(chosen, sources)
         except LostError as lost:
             self._let_go(lost.partition)
             raise
         self._hot.make_room()
+        size = self._checkpoint.bytes - before
+        if self._budget is not None:
+            self._budget.spend(chosen, streams=streams, size=size)
+            waited_s = self._budget.waited_s(self._partitions.values())
+            self._metrics.gauge("streamlearn_checkpoint_waiting_seconds").set(waited_s)
         if covered:
-            seconds, size = time.perf_counter() - begun, self._checkpoint.bytes - before
+            seconds = time.perf_counter() - begun
             self._metrics.histogram("streamlearn_checkpoint_seconds").observe(seconds)
             self._metrics.counter("streamlearn_checkpoint_bytes").inc(size)
             log.debug("checkpoint: %s, %d KiB, %.3f s", dict(covered), size >> 10, seconds)
@@ -399,6 +418,10 @@ class Trainer:
         owned = self._partitions
         lag = {n: max(0, end - owned[n].next_offset) for n, end in ends.items() if n in owned}
         self._metrics.lag(lag)
+
+    def positions(self) -> Mapping[int, int]:
+        """Partition to the next offset that it will learn. From any thread."""
+        return {number: p.next_offset for number, p in self._partitions.copy().items()}
 
     def close(self) -> None:
         """Close the stores. What was not checkpointed is learned again."""

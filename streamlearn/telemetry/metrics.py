@@ -100,6 +100,12 @@ CATALOGUE = (
     ),
     Metric("streamlearn_checkpoint_seconds", _H, (), "One checkpoint.", _SLOW_S),
     Metric("streamlearn_checkpoint_bytes", _C, (), "Bytes written to state and snapshots."),
+    Metric(
+        "streamlearn_checkpoint_waiting_seconds",
+        _G,
+        (),
+        "How long changes wait for their checkpoint: a kill now has as much learned again.",
+    ),
     Metric("streamlearn_restore_seconds", _H, (), "Taking over one partition.", _SLOW_S),
 )
 

@@ -50,7 +50,7 @@ from streamlearn.config import Config, KafkaConfig, TopicsConfig, load
 from streamlearn.core.records import Frame
 from streamlearn.errors import BrokerError
 from streamlearn.runtime import access, admin, connection
-from streamlearn.runtime.app import _credentials, run
+from streamlearn.runtime.app import _credentials
 from streamlearn.runtime.broker import LocalBroker
 from streamlearn.runtime.feeder import Feeder
 from streamlearn.runtime.kafka_launch import can_use_java
@@ -61,6 +61,7 @@ from streamlearn.runtime.scoreboard import Verdict
 from streamlearn.runtime.secure_folder import SecureFolder
 from streamlearn.runtime.subscriber import Subscriber
 from streamlearn.runtime.witness import Witness
+from streamlearn.runtime.worker import run
 from streamlearn.topics import NAMES, Topics
 from streamlearn.wire.cloud_events import Message
 from streamlearn.wire.signing import generate_keys

@@ -21,7 +21,7 @@ from streamlearn.runtime.log import KafkaLog
 from streamlearn.topics import Topics
 from streamlearn.wire import dead_letter_codec, metrics_codec
 
-PATIENCE_S = 60.0
+PATIENCE_S = 120.0
 
 
 class Running:

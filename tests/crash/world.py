@@ -16,6 +16,7 @@ from streamlearn import topics as topic_specs
 from streamlearn.core.learner import StreamLearner
 from streamlearn.core.records import Frame
 from streamlearn.core.settings import LearnerSettings
+from streamlearn.runtime.budget import Budget
 from streamlearn.runtime.checkpoint import LostError
 from streamlearn.runtime.partition import Arrival
 from streamlearn.runtime.replica import Replica, Stamp
@@ -155,6 +156,7 @@ class Worker:
             log=world.kafka,
             metrics=self.metrics,
             clock=world.clock,
+            budget=Budget(1000, burst_s=1.0, clock=world.clock),
             effect=effect,
         )
 
@@ -182,12 +184,16 @@ class Worker:
         kafka = self.world.kafka
         return any(p < kafka.watermarks("events", n)[1] for n, p in self._position.items())
 
-    def checkpoint(self) -> None:
-        """A checkpoint and its acknowledgements, which the group refuses from an old owner."""
+    def checkpoint(self, *, everything: bool = False) -> None:
+        """A checkpoint and its acknowledgements, which the group refuses from an old owner.
+
+        Not `everything`: of the partitions whose turn it is, within a budget that is too small.
+        """
         if self._lost:
             return
         try:
-            covered = self.trainer.checkpoint()
+            self.world.clock.forward(self.world.rng.choice([0.1, 10.0]))
+            covered = self.trainer.checkpoint(everything=everything)
         except LostError:  # it waits for a rebalance
             self._lost, self._position = True, {}
             return
@@ -209,5 +215,5 @@ class Worker:
         """Learn all that waits, checkpoint; each stream's hash."""
         while self.learn():
             pass
-        self.checkpoint()
+        self.checkpoint(everything=True)
         return {name: model.hash for name, model in self.trainer.learned().items()}

@@ -23,6 +23,7 @@ class Notes:
     learned: list[tuple[int, int]] = field(default_factory=list)  # partition, offset
     owned: list[tuple[tuple[int, ...], int]] = field(default_factory=list)
     checkpoints: int = 0
+    everything: bool = False  # whether the last one was told so
     fails: BaseException | None = None
 
     def own(self, partitions: Sequence[int], generation: int) -> None:
@@ -33,10 +34,11 @@ class Notes:
             raise self.fails
         self.learned += [(n, a.offset) for n, each in arrivals.items() for a in each]
 
-    def checkpoint(self) -> Mapping[int, int]:
+    def checkpoint(self, *, everything: bool) -> Mapping[int, int]:
         if self.fails is not None:
             raise self.fails
         self.checkpoints += 1
+        self.everything = everything
         newest: dict[int, int] = {}
         for number, offset in self.learned:
             newest[number] = max(offset, newest.get(number, -1))
@@ -83,6 +85,7 @@ def test_events_are_acknowledged_at_the_checkpoint_and_in_order() -> None:
         bench.clock.forward(5.0)
         await bench.agent.tick()
         assert bench.acknowledged == [(0, 0), (0, 1), (1, 7)] and bench.agent.pending == 0
+        assert not bench.notes.everything  # as much as the budget allows
 
     bench = Bench()
     asyncio.run(scenario(bench))
@@ -111,6 +114,7 @@ def test_events_of_an_earlier_ownership_are_left_to_the_next_owner() -> None:
         await bench.agent.take([event(0, 1, generation=2)])
         await bench.agent.hand_over()
         assert bench.notes.learned == [(0, 0)] and bench.notes.checkpoints == 1
+        assert bench.notes.everything
 
     asyncio.run(scenario(Bench()))
 
