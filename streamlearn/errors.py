@@ -8,7 +8,8 @@ StreamlearnError
 │   ├── GapError             its base is not the model at hand: fetch the snapshot
 │   ├── IntegrityError       a hash or a signature does not fit its bytes
 │   │   └── ForeignError         not signed by a trusted key, or copied from another place
-│   └── FormatError          not our format, a newer version of it, or over a size limit
+│   └── FormatError          not our format, or a newer version of it
+│       └── SizeError            over a size limit: nothing was allocated for it
 ├── StateError           a worker's own state is missing, corrupt or does not fit the log
 ├── NotYetError          what was waited for did not come in time
 └── BrokerError          Kafka is not reachable, or answers with an error
@@ -55,7 +56,11 @@ class ForeignError(IntegrityError):
 
 
 class FormatError(UpdateError):
-    """Not our format, a newer version of it, or over a size limit."""
+    """Not our format, or a newer version of it."""
+
+
+class SizeError(FormatError):
+    """Over a size limit: nothing was allocated for it."""
 
 
 class StateError(StreamlearnError):

@@ -99,6 +99,9 @@ class MemoryKafka:
     def committed(self, topic: str, partition: int) -> int | None:
         return self.offsets.get((topic, partition))
 
+    def move(self, topic: str, offsets: Mapping[int, int]) -> None:
+        self.offsets.update({(topic, number): offset for number, offset in offsets.items()})
+
     def read(self, topic: str, partition: int, start: int, end: int) -> Iterator[Record]:
         for record in list(self._logs[topic, partition]):
             if start <= record.offset < end:
@@ -116,6 +119,12 @@ class MemoryKafka:
         log = self._logs[topic, partition]
         log[:] = [record for record in log if record.offset >= offset]
         self._low[topic, partition] = offset
+
+    def lose_from(self, topic: str, partition: int, offset: int) -> None:
+        """The topic ends at `offset`: what came after it is lost."""
+        log = self._logs[topic, partition]
+        log[:] = [record for record in log if record.offset < offset]
+        self._next[topic, partition] = offset
 
     def make_anew(self, topic: str) -> None:
         """The topic was deleted and created again."""

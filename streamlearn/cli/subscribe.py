@@ -2,6 +2,8 @@
 
 import re
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Annotated, Any
@@ -50,6 +52,16 @@ def subscribe(
             show_default=False,
         ),
     ] = None,
+    metrics_port: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            max=65535,
+            help="Serve /metrics on this port of 127.0.0.1 with --follow: messages by outcome, "
+            "streams, streams that lag [none].",
+            show_default=False,
+        ),
+    ] = None,
     config: ConfigFile = None,
     bootstrap: Bootstrap = None,
     prefix: Prefix = None,
@@ -82,13 +94,34 @@ def subscribe(
         if predict is not None:
             _predict(subscriber, stream, predict, json)
         elif follow or verify:
-            _follow(subscriber, stream, settings if verify else None, json)
+            with _serving(subscriber, metrics_port):
+                _follow(subscriber, stream, settings if verify else None, json)
         else:
             chosen = [stream] if stream is not None else sorted(subscriber.streams(), key=_natural)
             if chosen or subscriber.refused is None:
                 _show([subscriber.model(name) for name in chosen], json)
             else:
                 raise InputError(f"no model that can be trusted: {subscriber.refused}")
+
+
+@contextmanager
+def _serving(subscriber: "Subscriber", port: int | None) -> Iterator[None]:
+    """With its metrics on that port, if any."""
+    if port is None:
+        yield
+        return
+    from prometheus_client import CollectorRegistry
+
+    from streamlearn.telemetry.metrics import MetricsServer
+
+    registry = CollectorRegistry()
+    registry.register(subscriber.metrics)
+    server = MetricsServer(registry, host="127.0.0.1", port=port)
+    Console(stderr=True, highlight=False, soft_wrap=True).print(f"[dim]metrics at {server.url}[/]")
+    try:
+        yield
+    finally:
+        server.close()
 
 
 def _show(models: "list[StreamModel]", json: bool) -> None:

@@ -55,12 +55,33 @@ def worker(
             show_default=False,
         ),
     ] = None,
+    accept_gap: Annotated[
+        bool,
+        typer.Option(
+            "--accept-gap",
+            help="Where states and log don't fit, go on with the models as they are. Costs: events "
+            "that they don't cover and that are gone are never learned. Stop the group's other "
+            "workers first.",
+        ),
+    ] = False,
+    from_earliest: Annotated[
+        bool,
+        typer.Option(
+            "--from-earliest",
+            help="Forget all states and learn again from the first event that is left. Costs: what "
+            "was learned from events that are gone; versions begin at 1 again; the time. Stop the "
+            "group's other workers first.",
+        ),
+    ] = False,
     verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Log more.")] = False,
 ) -> None:
     """Learn what is fed and publish the models, until Ctrl-C or SIGTERM.
 
     Start as many as you like, each with a --state-dir of its own; they share the partitions.
     What happens is logged on stderr. A worker that was killed goes on where it was.
+
+    --accept-gap and --from-earliest are for a worker that stopped with that advice: start one
+    worker with it, once; then all as usual.
     """
     settings = load_config(
         config,

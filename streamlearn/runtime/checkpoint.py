@@ -28,8 +28,9 @@ from streamlearn.runtime.state_log import StateLog
 from streamlearn.topics import Topics
 from streamlearn.wire import state_codec, update_codec
 from streamlearn.wire.cloud_events import Message
+from streamlearn.wire.marker_codec import PartitionMarker
 from streamlearn.wire.signing import Signer
-from streamlearn.wire.state_codec import PartitionMarker, StoredState
+from streamlearn.wire.state_codec import StoredState
 from streamlearn.wire.update_codec import Kind, Role, UpdateHeader
 
 PUT_BYTES = 16 << 20  # of states, about, that one write to the store takes
@@ -216,13 +217,8 @@ class Checkpoint:
         partition.covered = marker.covered_offset
 
     def _marker(self, partition: Partition) -> PartitionMarker:
-        return PartitionMarker(
-            epoch=partition.epoch,
-            covered_offset=max(partition.covered, partition.next_offset - 1),
-            source_partition=partition.number,
-            source_topic_id=partition.events_topic,
-            written_s=self._clock(),
-        )
+        covered = max(partition.covered, partition.next_offset - 1)
+        return partition.new_marker(covered, self._clock())
 
     def _send_all(self, topic: str, partition: Partition, messages: Iterable[Message]) -> None:
         for message in messages:

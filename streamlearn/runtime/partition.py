@@ -16,14 +16,15 @@ nobody, however late, can overwrite or delete a state that he has not seen.
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from streamlearn.stores.store import Store
-from streamlearn.wire import state_codec
+from streamlearn.wire import marker_codec, state_codec
 from streamlearn.wire.cloud_events import Headers, Message
 from streamlearn.wire.envelope import PART_BYTES, part_key
-from streamlearn.wire.state_codec import PartitionMarker, StoredState
+from streamlearn.wire.marker_codec import PartitionMarker
+from streamlearn.wire.state_codec import StoredState
 
 _MARKER, _READ = b"marker", b"read"
 _STREAM, _UNSENT, _KEPT = b"stream\0", b"unsent\0", b"kept\0"
@@ -82,6 +83,9 @@ class Partition:
     state_topic: str = ""  # id of the state topic that was read
     state_next: int = 0  # there: everything before it is in the store
     fence: int = 0  # there: the newest epoch that was claimed; older ones write in vain
+    floor: int = 0  # states of epochs before it are void: somebody had it start over
+    moved_epoch: int = 0  # states of epochs before it know offsets of an events log that is gone;
+    moved_offset: int = -1  # of this one they cover what is up to here
     dirty: set[str] = field(default_factory=set)  # streams whose newest state is not in the topic
     announced: set[str] = field(default_factory=set)  # had their full update in this epoch
     garbage: dict[str, set[Written]] = field(default_factory=dict)  # replaced, still in the topic
@@ -96,6 +100,8 @@ class Partition:
             self.state_topic, self.state_next = said["topic"], said["next"]
             self.fence = said["fence"]
             self.old_epochs = set(said["epochs"])
+        if (marker := self.marker()) is not None:
+            self.obey(marker)
         for key, row in self.store.scan(_UNSENT):
             name = key[len(_UNSENT) :].decode()
             self.dirty.add(name)
@@ -104,7 +110,7 @@ class Partition:
     def marker(self) -> PartitionMarker | None:
         """The newest marker that was known to be in the topic when it was stored."""
         row = self.store.get(_MARKER)
-        return None if row is None else state_codec.decode_marker(row)
+        return None if row is None else marker_codec.decode(row)
 
     def streams(self) -> list[str]:
         """Names of the streams that the store has a state of."""
@@ -117,7 +123,61 @@ class Partition:
     def state(self, name: str) -> StoredState | None:
         """The stored state of a stream; StateError if it is corrupt."""
         blob = self.blob(name)
-        return None if blob is None else state_codec.decode(blob, stream=name)
+        if blob is None:
+            return None
+        stored = state_codec.decode(blob, stream=name)
+        if stored.epoch < self.moved_epoch:
+            return replace(stored, source_offset=self.moved_offset)
+        return stored
+
+    def new_marker(self, covered: int, written_s: float) -> PartitionMarker:
+        """A marker of this epoch."""
+        return PartitionMarker(
+            epoch=self.epoch,
+            covered_offset=covered,
+            source_partition=self.number,
+            source_topic_id=self.events_topic,
+            written_s=written_s,
+            floor=self.floor,
+            moved_epoch=self.moved_epoch,
+            moved_offset=self.moved_offset,
+        )
+
+    def obey(self, marker: PartitionMarker) -> None:
+        """What a valid marker says of older epochs holds from now on."""
+        if marker.moved_epoch > self.moved_epoch:
+            self.moved_epoch, self.moved_offset = marker.moved_epoch, marker.moved_offset
+        if marker.floor > self.floor:
+            self.floor = marker.floor
+            self._forget_older()
+
+    def _forget_older(self) -> None:
+        """States before the floor are void; those that the topic still has become garbage."""
+        deletes = []
+        for name in self.streams():
+            state = Written.of(self.blob(name) or b"")
+            if state.epoch < self.floor:
+                self.garbage.setdefault(name, set()).add(state)
+                deletes += [_STREAM + name.encode(), _UNSENT + name.encode()]
+                kept = _KEPT + name.encode() + b"\0"
+                deletes += [key for key, _ in self.store.scan(kept)]
+        self.store.write({}, deletes)
+        self.dirty.clear()
+        self._kept.clear()
+
+    def knows(self, state_topic: str, end: int) -> bool:
+        """Whether this is the state topic that the store was read from, or none was yet."""
+        return self.state_topic in ("", state_topic) and self.state_next <= end
+
+    def unsend(self, state_topic: str) -> None:
+        """Nothing of what the store has is in the state topic: it is another one."""
+        self.state_topic, self.state_next, self.fence = state_topic, 0, 0
+        self.old_epochs.clear()
+        self.garbage.clear()
+        names = self.streams()
+        self.store.write({_UNSENT + name.encode(): b"[]" for name in names})
+        self.dirty.update(names)
+        self.has_read(None)
 
     def put_states(self, blobs: Mapping[str, bytes]) -> None:
         """Write newer states of streams, in one step; they count as unsent until `sent`."""
@@ -135,7 +195,7 @@ class Partition:
     def sent(self, names: Iterable[str], marker: PartitionMarker) -> None:
         """The topic has these streams' stored states, and this marker."""
         deletes = [_UNSENT + name.encode() for name in names]
-        row = state_codec.encode_marker(marker)
+        row = marker_codec.encode(marker)
         self.store.write({_MARKER: row, _READ: self._read_row()}, deletes)
 
     def take(self, blobs: Mapping[str, bytes]) -> None:
@@ -146,7 +206,7 @@ class Partition:
 
     def has_read(self, marker: PartitionMarker | None) -> None:
         """The state topic is in the store up to `state_next`."""
-        row = {} if marker is None else {_MARKER: state_codec.encode_marker(marker)}
+        row = {} if marker is None else {_MARKER: marker_codec.encode(marker)}
         self.store.write({_READ: self._read_row(), **row})
 
     def keep(self, name: str, slot: int, event: bytes) -> None:

@@ -51,7 +51,9 @@ class Outcome(StrEnum):
     WAITING = "waiting_for_slow_weights"
     HEARTBEAT = "heartbeat"
     FORGOTTEN = "forgotten"
-    MALFORMED = "malformed"  # could not be decoded, so it never got here whole
+    MALFORMED = "malformed"  # not our format, or a newer one; like the next two it never got here
+    CORRUPT = "corrupt"  # its digest doesn't fit: cut off, or changed on the way
+    OVERSIZED = "oversized"  # over a size limit; nothing was allocated for it
     FOREIGN = "foreign"  # not signed by a trusted key, or copied from another place
 
 
@@ -120,6 +122,10 @@ class Replica:
             return ReplicaState.CURRENT
         return ReplicaState.NEEDS_SNAPSHOT
 
+    def behind(self) -> int:
+        """How many streams know of a newer version than could be built. From any thread."""
+        return sum(self.state(s) is ReplicaState.NEEDS_SNAPSHOT for s in self._wanting.copy())
+
     def needing_snapshot(self) -> tuple[str, ...]:
         """The streams whose snapshot has to be read again. For the writing thread."""
         if self._wanting:
@@ -176,14 +182,14 @@ class Replica:
             self.counts[outcome] += 1
         return outcome
 
-    def offer_malformed(self, stream: str | None) -> Outcome:
+    def offer_unusable(self, outcome: Outcome, stream: str | None) -> Outcome:
         """A message that could not be decoded: if it was for a known stream, that may lag now."""
-        self.counts[Outcome.MALFORMED] += 1
+        self.counts[outcome] += 1
         held = None if stream is None else self._held.get(stream)
         if held is not None:
             owner = self._stream(held.model.stream).owner
             self._want(held.model.stream, owner, held.model.version + 1)
-        return Outcome.MALFORMED
+        return outcome
 
     def offer_foreign(self) -> Outcome:
         """A message that nobody who may speak here has sent here: it changes nothing."""

@@ -11,16 +11,28 @@ its epoch goes on.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from enum import Enum
 
 from streamlearn.errors import StateError
 from streamlearn.runtime.log import Log
 from streamlearn.runtime.partition import Partition
+from streamlearn.runtime.progress import SILENT, Progress
+from streamlearn.runtime.published import newest_epoch
 from streamlearn.runtime.publisher import Publisher
-from streamlearn.runtime.state_log import StateLog
+from streamlearn.runtime.state_log import ACCEPT_GAP, FROM_EARLIEST, StateLog
 from streamlearn.topics import Topics
 from streamlearn.wire import state_codec
-from streamlearn.wire.state_codec import PartitionMarker
+from streamlearn.wire.marker_codec import PartitionMarker
+from streamlearn.wire.signing import Verifier
+
+
+class Amend(Enum):
+    """What a claim says of the states of epochs before it."""
+
+    NOTHING = "they count"
+    FORGET = "they are void"
+    MOVE = "they count, but the log whose offsets they know is gone"
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +41,7 @@ class Restored:
 
     records: int  # of the state topic
     newer: frozenset[str]  # streams whose state was replaced by a newer one from the topic
+    amended: bool  # whether somebody had the partition start over, or go on in another log
     claimed: bool  # whether a new epoch began
 
 
@@ -46,7 +59,12 @@ class Restore:
         publisher: Publisher,
         clock: Callable[[], float],
         effect: Callable[[str], None],
+        verifier: Verifier | None = None,
+        progress: Progress = SILENT,
     ) -> None:
+        self._topics = topics
+        self._verifier = verifier
+        self._progress = progress
         self._events = topics["events"].full_name
         self._state = topics["state"].full_name
         self._log = log
@@ -59,44 +77,52 @@ class Restore:
         partition.events_topic = self._log.topic_id(self._events)
         committed = self._log.committed(self._events, partition.number)  # 1
         self._check_state_topic(partition)
-        own = partition.marker()
-        reading = StateLog(partition, self._log, self._state)
+        own, before = partition.marker(), (partition.floor, partition.moved_epoch)
+        reading = StateLog(partition, self._log, self._state, self._progress)
         reading.read()  # 2
         self._effect("state topic read")
         claim = partition.epoch == 0 or partition.epoch != partition.fence
         stored = [] if own is None else [own]
         partition.old_epochs |= {marker.epoch for marker in stored} - {partition.epoch}
         self._cover(partition, [*stored, *reading.markers])
+        if claim and not stored and not reading.markers:
+            self.begin_above_published(partition)
         partition.next_offset = self._next_offset(partition, committed)  # 3
-        while claim and not self._claim(partition, generation):  # 4
+        while claim and not self.claim(partition, generation):  # 4
             reading.read()
             self._cover(partition, [*stored, *reading.markers])
         partition.dirty |= {name for name in reading.void if partition.blob(name) is not None}
         partition.has_read(None)
-        return Restored(reading.records, frozenset(reading.newer), claim)
+        amended = before != (partition.floor, partition.moved_epoch)
+        return Restored(reading.records, frozenset(reading.newer), amended, claim)
 
     def _cover(self, partition: Partition, markers: list[PartitionMarker]) -> None:
-        """What the markers cover, of the events topic that is there now."""
-        fitting = [m.covered_offset for m in markers if m.source_topic_id == partition.events_topic]
-        if markers and not fitting:
+        """What the markers cover; StateError if they are about an events topic that is gone."""
+        marker = deciding(markers)
+        if marker is not None and marker.source_topic_id != partition.events_topic:
             raise StateError(
                 f"{self._events} was deleted and made anew since partition {partition.number} was "
-                "learned: its offsets mean other events now; to start over, delete the group's "
-                f"offsets, the topic {self._state} and the state folders, or use a new prefix"
+                f"learned: its offsets mean other events now; {ACCEPT_GAP} goes on with the models "
+                f"as they are and learns the new topic from its beginning; {FROM_EARLIEST} forgets "
+                "them first"
             )
-        if not fitting and self._log.committed(self._events, partition.number) is None:
+        if marker is not None:
+            partition.covered = marker.covered_offset
+        elif self._log.committed(self._events, partition.number) is None:
             low, _ = self._log.watermarks(self._events, partition.number)
-            fitting = [low - 1]  # nobody was here before: begin with what is there
-        partition.covered = max(fitting, default=-1)
+            partition.covered = low - 1  # nobody was here before: begin with what is there
+        else:
+            partition.covered = -1
 
     def _check_state_topic(self, partition: Partition) -> None:
         state_id = self._log.topic_id(self._state)
         _, high = self._log.watermarks(self._state, partition.number)
-        if partition.state_topic not in ("", state_id) or partition.state_next > high:
+        if not partition.knows(state_id, high):
             raise StateError(
                 f"the topic {self._state} was made anew since this worker's store was written: "
-                "the states in it are gone; put the old topic back, or, to learn again from the "
-                "events that are left, delete the group's offsets and this worker's state folder"
+                "the states in it are gone; put the old topic back, or remove this worker's state "
+                f"folder if others have gone on since; {ACCEPT_GAP} goes on with this store's "
+                f"states, {FROM_EARLIEST} without any"
             )
         partition.state_topic = state_id
 
@@ -106,39 +132,47 @@ class Restore:
         low, high = self._log.watermarks(self._events, number)
         needed = partition.covered + 1
         if committed is not None and committed > needed:
+            costs = "nothing is left out" if needed >= low else f"{low - needed} events are gone"
             raise StateError(
                 f"{self._events} partition {number}: the group went on from {committed}, but the "
                 f"states cover only the events before {needed}, so some would never be learned; "
-                f"set the group's offset to {max(needed, low)} with kafka-consumer-groups, "
-                "or put the state topic back"
+                f"put the state topic back, or go back to {max(needed, low)} with {ACCEPT_GAP}: "
+                f"{costs}"
             )
         if needed < low:
             raise StateError(
                 f"{self._events} partition {number}: events from {needed} to {low} were deleted "
-                "before they were learned; keep events longer (retention.ms); to go on without "
-                "them, delete the group's offsets, the state topic and the state folders"
+                "before they were learned; keep events longer (retention.ms); "
+                f"{ACCEPT_GAP} goes on without them"
             )
         if needed > high:
             raise StateError(
                 f"{self._events} partition {number}: it ends at {high}, but events up to {needed} "
-                "were learned: the topic lost data or was made anew; put its data back, or delete "
-                "the group's offsets, the state topic and the state folders to start over"
+                "were learned: the topic lost data or was made anew; put its data back, or "
+                f"{ACCEPT_GAP} goes on with the models as they are, {FROM_EARLIEST} without them"
             )
         return low if committed is None else max(committed, low)
 
-    def _claim(self, partition: Partition, generation: int) -> bool:
+    def begin_above_published(self, partition: Partition) -> None:
+        """Subscribers hear newer epochs only, also where no marker is left to tell of old ones."""
+        number = partition.number
+        newest = newest_epoch(self._log, self._topics, number, self._verifier)
+        partition.epoch = max(partition.epoch, newest)
+
+    def claim(self, partition: Partition, generation: int, amend: Amend = Amend.NOTHING) -> bool:
         """Write a new epoch's claim; False if others wrote since the topic was read."""
         if partition.epoch:
             partition.old_epochs.add(partition.epoch)
-        partition.epoch = max(generation, partition.fence + 1, partition.epoch + 1)
+        own = partition.marker()
+        known = max(partition.fence, partition.epoch, 0 if own is None else own.epoch)
+        partition.epoch = max(generation, known + 1)
         partition.announced.clear()
-        marker = PartitionMarker(
-            epoch=partition.epoch,
-            covered_offset=partition.covered,
-            source_partition=partition.number,
-            source_topic_id=partition.events_topic,
-            written_s=self._clock(),
-        )
+        marker = partition.new_marker(partition.covered, self._clock())
+        if amend is Amend.FORGET:
+            marker = replace(marker, floor=partition.epoch)
+        elif amend is Amend.MOVE:
+            moved = partition.covered
+            marker = replace(marker, moved_epoch=partition.epoch, moved_offset=moved)
         claim = state_codec.seal_marker(marker, claim=True)
         self._publisher.send(self._state, partition.number, claim)
         taken = self._publisher.flush()[self._state, partition.number]
@@ -147,5 +181,14 @@ class Restore:
             return False
         partition.state_next = taken.last + 1
         partition.fence = partition.epoch
+        partition.obey(marker)
         partition.has_read(marker)
         return True
+
+
+def deciding(markers: list[PartitionMarker]) -> PartitionMarker | None:
+    """Of those since a person last decided, the one that covers most.
+
+    Not the newest: a claim that came too late, and is made again, covers less than it could know.
+    """
+    return max(markers, key=lambda m: (max(m.floor, m.moved_epoch), m.covered_offset), default=None)

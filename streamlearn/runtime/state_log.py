@@ -8,20 +8,28 @@ Reading puts the newest valid state of each stream into the partition's store. S
 replaced, or are void, become garbage, which the owner's next checkpoint removes from the topic.
 """
 
+from streamlearn.errors import StateError
 from streamlearn.runtime.log import Log
 from streamlearn.runtime.partition import Partition, Written
+from streamlearn.runtime.progress import SILENT, Progress
 from streamlearn.wire import state_codec
 from streamlearn.wire.cloud_events import Headers
-from streamlearn.wire.state_codec import Forgotten, PartitionMarker, StateBlob, StateReader
+from streamlearn.wire.marker_codec import PartitionMarker
+from streamlearn.wire.state_codec import Forgotten, StateBlob, StateReader
 
+ACCEPT_GAP = "`streamlearn worker --accept-gap`"  # remedies; what they cost: amends
+FROM_EARLIEST = "`streamlearn worker --from-earliest`"
 BATCH_BYTES = 16 << 20  # of states, written to the store at a time
 
 
 class StateLog:
     """Reads what is new in one partition of the state topic, again and again."""
 
-    def __init__(self, partition: Partition, log: Log, topic: str) -> None:
+    def __init__(
+        self, partition: Partition, log: Log, topic: str, progress: Progress = SILENT
+    ) -> None:
         self._partition = partition
+        self._progress = progress
         self._log = log
         self._topic = topic
         self._reader = StateReader()
@@ -33,14 +41,27 @@ class StateLog:
         self.markers: list[PartitionMarker] = []  # valid ones
         self.newer: set[str] = set()  # streams whose state in the store was replaced
         self.void: set[str] = set()  # streams that somebody wrote of who had no right to
+        self._corrupt: list[tuple[int, StateError]] = []  # records that may count, with their epoch
 
-    def read(self) -> None:
-        """Everything from where the store knows the topic to its end."""
+    def read(self, *, whatever: bool = False) -> None:
+        """Everything from where the store knows the topic to its end.
+
+        StateError for a corrupt record, unless the partition was started over since, or
+        `whatever`.
+        """
         partition = self._partition
         _, end = self._log.watermarks(self._topic, partition.number)
-        for record in self._log.read(self._topic, partition.number, partition.state_next, end):
-            self._take(record.key, record.value, record.headers)
+        records = self._log.read(self._topic, partition.number, partition.state_next, end)
+        what = f"partition {partition.number}"
+        for record in self._progress.of(records, what, partition.state_next, end):
+            try:
+                self._take(record.key, record.value, record.headers)
+            except StateError as error:
+                self._corrupt.append((_epoch_of(record.key), error))
             self.records += 1
+        for epoch, why in self._corrupt:
+            if epoch >= partition.floor and not whatever:
+                raise StateError(f"{why}; {FROM_EARLIEST} steps over it") from why
         partition.state_next = end  # the last offsets may be gone, by compaction
         self._write()
         for name, alive in self._alive.items():
@@ -67,6 +88,12 @@ class StateLog:
             return
         partition.fence = marker.epoch
         self.markers.append(marker)
+        if marker.floor > partition.floor:
+            self._write()
+            partition.obey(marker)
+            self._newest.clear()
+            self.newer.clear()
+        partition.obey(marker)
 
     def _take_state(self, found: StateBlob) -> None:
         state = Written.of(found.blob)
@@ -95,3 +122,11 @@ class StateLog:
     def _write(self) -> None:
         self._partition.take(self._batch)
         self._batch, self._batch_bytes = {}, 0
+
+
+def _epoch_of(key: bytes | None) -> int:
+    """Of a record that is corrupt; 0 where its key is, too."""
+    try:
+        return state_codec.stream_and_epoch(key or b"")[1]
+    except StateError:
+        return 0

@@ -23,6 +23,7 @@ from streamlearn.runtime.framing import frame_of_one
 from streamlearn.runtime.keys import PublicKey, verifier
 from streamlearn.runtime.replica import Held, Outcome, Replica, ReplicaState
 from streamlearn.runtime.update_reader import UpdateReader
+from streamlearn.telemetry.subscriber_metrics import SubscriberMetrics
 
 BACKLOG = 1024  # versions that an iterator may lag behind; older ones are skipped
 
@@ -36,9 +37,10 @@ class StreamModel:
     from the same model.
     """
 
-    def __init__(self, stream: str, replica: Replica) -> None:
+    def __init__(self, stream: str, replica: Replica, subscriber: "Subscriber") -> None:
         self.stream = stream
         self._replica = replica
+        self._subscriber = subscriber
 
     def __repr__(self) -> str:
         return f"<StreamModel {self.stream!r} version {self.version}>"
@@ -70,6 +72,17 @@ class StreamModel:
     def state(self) -> ReplicaState:
         """NEEDS_SNAPSHOT while a newer version is known than could be built."""
         return self._replica.state(self.stream)
+
+    def wait_for(self, version: int, *, timeout_s: float = 30.0) -> Model:
+        """The first model at hand that has learned `version` frames or more.
+
+        Raises NotYetError after `timeout_s`.
+        """
+        return self._subscriber.wait_for(self.stream, version, timeout_s=timeout_s).current
+
+    def versions(self, *, timeout_s: float | None = None) -> Iterator[Held]:
+        """Each new version from now on: see `Subscriber.versions`."""
+        return self._subscriber.versions(self.stream, timeout_s=timeout_s)
 
     def predict(self, features: Mapping[str, object]) -> Label | None:
         """The most probable label of one event, as if it were the stream's next.
@@ -135,7 +148,7 @@ class Subscriber(AbstractContextManager["Subscriber"]):
         self._wait_until_caught_up(timeout_s)
         if self._replica.held(stream) is None:
             raise InputError(self._unknown(stream))
-        return StreamModel(stream, self._replica)
+        return StreamModel(stream, self._replica, self)
 
     def streams(self, *, timeout_s: float = 30.0) -> tuple[str, ...]:
         """The streams that have a model, sorted."""
@@ -159,7 +172,7 @@ class Subscriber(AbstractContextManager["Subscriber"]):
                 f"stream {stream!r} did not reach version {version} within {timeout_s:g} s; "
                 f"{have}; is it fed, and does a worker run?"
             )
-        return StreamModel(stream, self._replica)
+        return StreamModel(stream, self._replica, self)
 
     def on_version(self, callback: Callable[[Held], None]) -> Callable[[], None]:
         """Call `callback` with each new version, in the reading thread; returns what ends that.
@@ -199,14 +212,24 @@ class Subscriber(AbstractContextManager["Subscriber"]):
         return dict(self._replica.counts)
 
     @property
+    def metrics(self) -> SubscriberMetrics:
+        """For any Prometheus registry: `registry.register(subscriber.metrics)`."""
+        replica = self._replica
+        return SubscriberMetrics(
+            outcomes=tuple(Outcome),
+            counts=lambda: {outcome.value: n for outcome, n in self.counts.items()},
+            streams=lambda: len(replica.streams()),
+            behind=replica.behind,
+        )
+
+    @property
     def refused(self) -> str | None:
         """How many messages were signed by nobody who is trusted, and the last; None: none."""
-        if self._reader.foreign is None:
+        last = self._reader.unusable.foreign
+        if last is None:
             return None
         count = self._replica.counts[Outcome.FOREIGN]
-        return (
-            f"{count} messages at {self._bootstrap} were refused; the last: {self._reader.foreign}"
-        )
+        return f"{count} messages at {self._bootstrap} were refused; the last: {last}"
 
     def close(self) -> None:
         """End the reading thread. Models at hand go on predicting, and no longer change."""

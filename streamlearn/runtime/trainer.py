@@ -32,6 +32,7 @@ from streamlearn.runtime.late_labels import unknown
 from streamlearn.runtime.log import Log
 from streamlearn.runtime.logs import OURS
 from streamlearn.runtime.partition import Arrival, Partition
+from streamlearn.runtime.progress import Progress
 from streamlearn.runtime.publisher import Publisher
 from streamlearn.runtime.relearn import Relearning
 from streamlearn.runtime.restore import Restore
@@ -93,7 +94,15 @@ class Trainer:
         self._predictions = predictions  # whether they are published
         self._effect = effect
         self._names = {spec.name: spec.full_name for spec in topics}
-        self._restore = Restore(topics, log=log, publisher=publisher, clock=clock, effect=effect)
+        self._restore = Restore(
+            topics,
+            log=log,
+            publisher=publisher,
+            clock=clock,
+            effect=effect,
+            verifier=verifier,
+            progress=Progress(_say, time.perf_counter),
+        )
         self._rollbacks = Rollbacks(log, self._names["events"], verifier=verifier)
         self._relearning = Relearning(
             settings, log=log, events=self._names["events"], rollbacks=self._rollbacks
@@ -138,7 +147,7 @@ class Trainer:
             partition.load()
             self._partitions[number] = partition
         found = self._restore.take_over(partition, generation)
-        self._hot.drop(number, set(found.newer))
+        self._hot.drop(number, None if found.amended else set(found.newer))
         if found.claimed:
             self._announce(partition)
         _, self._updates.next[number] = self._log.watermarks(self._names["updates"], number)
@@ -428,6 +437,10 @@ class Trainer:
         for partition in self._partitions.values():
             partition.store.close()
         self._partitions = {}
+
+
+def _say(line: str) -> None:
+    log.info(line)
 
 
 def _score(frame: Frame, outcome: Outcome) -> FrameScore:

@@ -9,7 +9,6 @@ partition at a time and ever more patiently: its updates pause, its snapshots ar
 the start, then its updates from the marker.
 """
 
-import logging
 import threading
 import time
 from collections import defaultdict
@@ -36,11 +35,10 @@ from streamlearn.errors import (
 )
 from streamlearn.runtime.connection import Refusals, answer, no_topics, said
 from streamlearn.runtime.replica import Replica, Stamp
+from streamlearn.runtime.unusable import Unusable
 from streamlearn.wire import update_codec
 from streamlearn.wire.signing import Verifier
 from streamlearn.wire.update_codec import Kind, Received, Role, UpdateHeader
-
-logger = logging.getLogger(__name__)
 
 POLL_S = 0.1
 _MODELS = {Kind.FULL, Kind.DELTA, Kind.SNAPSHOT}
@@ -50,7 +48,6 @@ _REFUSALS = {  # trying again does not help
     KafkaError._AUTHENTICATION,
     KafkaError._SSL,
 }
-WARN_EVERY_S = 1.0
 FIRST_PATIENCE_S = 0.2  # before a partition with a gap is read again; doubles up to the last
 LAST_PATIENCE_S = 60.0
 
@@ -94,7 +91,7 @@ class UpdateReader:
         self._stop = threading.Event()
         self._caught_up = threading.Event()
         self.error: Exception | None = None
-        self.foreign: str | None = None  # the newest message that was refused as nobody's, and why
+        self.unusable = Unusable(replica, time.monotonic)
         refusals = Refusals()
         self._consumer = Consumer({**consumer_settings(kafka), "error_cb": refusals})
         self._partitions = self._partitions_of(kafka, refusals, connect_timeout_s)
@@ -102,7 +99,6 @@ class UpdateReader:
         self._markers: dict[int, UpdateHeader] = {}  # partition to how far its snapshots reach
         self._partition_of: dict[str, int] = {}  # stream to partition
         self._mending: dict[int, _Mending] = {}
-        self._warn_at, self._unwarned = 0.0, 0  # monotonic seconds; messages since
         self._rereading: set[int] = set()  # partitions whose updates wait for their snapshots
         self._thread = threading.Thread(target=self._run, name="subscriber", daemon=True)
 
@@ -178,8 +174,8 @@ class UpdateReader:
             try:
                 self._take(message)
             except Exception as unexpected:  # others' bytes; a subscriber outlives them all
-                self._replica.offer_malformed(None)
-                self._warn(f"{message.topic()} at {message.offset()}: {unexpected!r}")
+                place = f"{message.topic()} at {message.offset()}"
+                self.unusable.take(FormatError(repr(unexpected)), place, None)
         elif error.code() == KafkaError._PARTITION_EOF:
             self._at_end(str(message.topic()), int(message.partition() or 0))
         elif error.fatal() or error.code() in _REFUSALS:  # all else, librdkafka tries again
@@ -237,25 +233,12 @@ class UpdateReader:
             ):
                 return  # before anything is inflated
             received = self._assembler.add(chunk)
-        except ForeignError as error:
-            self._replica.offer_foreign()
-            self.foreign = f"{topic} {partition} at {message.offset()}: {error}"
-            self._warn(self.foreign)
-            return
         except UpdateError as error:
-            self._replica.offer_malformed(_stream_of(key) if role is Role.UPDATES else None)
-            self._warn(f"{topic} {partition} at {message.offset()}: {error}")
+            place = f"{topic} {partition} at {message.offset()}"
+            self.unusable.take(error, place, _stream_of(key) if role is Role.UPDATES else None)
             return
         if received is not None:
             self._offer(received, partition)
-
-    def _warn(self, what: str) -> None:
-        """Once a second at most: whoever floods a topic shall not flood the log as well."""
-        self._unwarned += 1
-        if time.monotonic() >= self._warn_at:
-            self._warn_at = time.monotonic() + WARN_EVERY_S
-            logger.warning("%d messages were not usable; the last: %s", self._unwarned, what)
-            self._unwarned = 0
 
     def _offer(self, received: Received, partition: int) -> None:
         header = received.header

@@ -12,6 +12,7 @@ from streamlearn.core.learner import StreamLearner
 from streamlearn.core.records import Frame
 from streamlearn.core.settings import LearnerSettings
 from streamlearn.core.update import apply, diff
+from streamlearn.wire import event_codec
 
 N_EVENTS = 8
 N_FRAMES = 3  # a first, one that goes on, one with a new class
@@ -30,9 +31,17 @@ def warm_up(settings: LearnerSettings) -> None:
             label_values=tuple(range(n + 1)),
             event_time_s=np.arange(N_EVENTS, dtype=np.float64),
         )
+        frame = _as_it_comes(frame)
         learner.learn(frame)
         model = learner.model()
     held = apply(None, diff(None, model), model.slow)
     held.predict_next(frame)
     held.predict_proba(replace(frame, numbers=np.full((N_EVENTS, 2), np.nan)))
     StreamLearner.restore(learner.state(), settings)
+
+
+def _as_it_comes(frame: Frame) -> Frame:
+    """As from the topic, with read-only arrays: numba compiles those apart."""
+    value, headers = event_codec.encode(frame)
+    decoded, _ = event_codec.decode(value, frame.stream.encode(), headers, 0.0)
+    return decoded

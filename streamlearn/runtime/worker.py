@@ -15,13 +15,16 @@ from streamlearn.config import Config
 from streamlearn.errors import BrokerError, ConfigError, StreamlearnError
 from streamlearn.runtime import access, admin, keys
 from streamlearn.runtime.agents import Agent
+from streamlearn.runtime.amends import Amends, Decision
 from streamlearn.runtime.app import WorkerApp
 from streamlearn.runtime.budget import Budget
+from streamlearn.runtime.group_offsets import KafkaGroupOffsets
 from streamlearn.runtime.late_labels import Forwarding
 from streamlearn.runtime.log import KafkaLog
 from streamlearn.runtime.logs import OURS
 from streamlearn.runtime.process import Hushed, Process, end_now
 from streamlearn.runtime.publisher import KafkaPublisher
+from streamlearn.runtime.restore import Restore
 from streamlearn.runtime.standing import GroupView
 from streamlearn.runtime.trainer import Trainer
 from streamlearn.runtime.warm_up import warm_up
@@ -29,14 +32,15 @@ from streamlearn.runtime.watchdog import Pulse, Watch, Watchdog, Work
 from streamlearn.stores.rocksdb import RocksDBStore
 from streamlearn.telemetry.metrics import MetricsServer, WorkerMetrics
 from streamlearn.topics import Topics
-from streamlearn.wire.signing import Signer
+from streamlearn.wire.signing import Signer, Verifier
 
 log = logging.getLogger(OURS)
 
 
-def run(config: Config) -> None:
+def run(config: Config, decision: Decision | None = None) -> None:
     """Work until SIGTERM or Ctrl-C. Raises what stopped the worker: a StreamlearnError, mostly.
 
+    `decision`: what to do first where states and log don't fit.
     BrokerError when no broker answers or topics are missing, ConfigError when they are wrong.
     """
     if config.worker.late_labels and not config.learner.late_labels:
@@ -69,6 +73,8 @@ def run(config: Config) -> None:
     )
     if key is not None:
         log.info("what subscribers read is signed with key %s", key.key_id)
+    if decision is not None:
+        _amend(decision, config, topics, folder, publisher, kafka_log)
     warm_up(config.learner)
     app = WorkerApp(config, topics, worker_id)
     app.trainer = trainer
@@ -113,11 +119,45 @@ def _trainer(
         ),
         predictions=config.worker.predictions,
         signer=key,
-        verifier=keys.trusted(
-            config.worker.signing_key, config.subscriber.public_keys, prefix=config.topics.prefix
-        ),
+        verifier=_trusted(config),
         effect=pulse,
     )
+
+
+def _trusted(config: Config) -> Verifier | None:
+    worker, subscriber, prefix = config.worker, config.subscriber, config.topics.prefix
+    return keys.trusted(worker.signing_key, subscriber.public_keys, prefix=prefix)
+
+
+def _amend(
+    decision: Decision,
+    config: Config,
+    topics: Topics,
+    folder: Path,
+    publisher: KafkaPublisher,
+    kafka_log: KafkaLog,
+) -> None:
+    """Before the group is joined: it must be empty."""
+    log.warning("%s: %s", decision, decision.costs)
+
+    def effect(name: str) -> None:
+        log.debug("%s: %s", decision, name)
+
+    Amends(
+        topics,
+        log=kafka_log,
+        offsets=KafkaGroupOffsets(config.kafka, group=config.worker.group),
+        restore=Restore(
+            topics,
+            log=kafka_log,
+            publisher=publisher,
+            clock=time.time,
+            effect=effect,
+            verifier=_trusted(config),
+        ),
+        open_store=lambda number: RocksDBStore(folder / str(number)),
+        say=lambda line: log.warning("%s: %s", decision, line),
+    ).carry_out(decision)
 
 
 def _watch(

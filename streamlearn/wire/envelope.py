@@ -32,7 +32,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from streamlearn.errors import ForeignError, FormatError, FrameError, IntegrityError
+from streamlearn.errors import ForeignError, FormatError, FrameError, IntegrityError, SizeError
 from streamlearn.wire.cloud_events import (
     CONTENT_TYPE,
     MAX_HEADER_BYTES,
@@ -151,7 +151,7 @@ def unseal(
             + ("upgrade streamlearn" if version > FORMAT_VERSION else "it was never released")
         )
     if value is not None and len(value) > _MAX_PART_BYTES:
-        raise FormatError(f"a part of {len(value)} bytes; at most {_MAX_PART_BYTES} are accepted")
+        raise SizeError(f"a part of {len(value)} bytes; at most {_MAX_PART_BYTES} are accepted")
     _check_seal(sealed, key, value, verifier)
     try:
         fields = {name.removeprefix("ce_"): text.decode() for name, text in sealed.items()}
@@ -178,7 +178,7 @@ def unseal(
 def _own_headers(headers: Headers | None) -> dict[str, bytes]:
     own: dict[str, bytes] = {}
     if len(headers or ()) > MAX_HEADERS:
-        raise FormatError(f"{len(headers or ())} headers; at most {MAX_HEADERS} are accepted")
+        raise SizeError(f"{len(headers or ())} headers; at most {MAX_HEADERS} are accepted")
     for name, text in headers or ():
         if not name.startswith("ce_") and name != CONTENT_TYPE:
             continue
@@ -221,10 +221,10 @@ def _check_subject(subject: str) -> None:
 def _check_sizes(part: Part) -> None:
     length = len(part.value or b"")
     if not 1 <= part.parts <= MAX_PARTS or not 0 <= part.part < part.parts:
-        raise FormatError(f"part {part.part} of {part.parts}; at most {MAX_PARTS} are accepted")
+        raise SizeError(f"part {part.part} of {part.parts}; at most {MAX_PARTS} are accepted")
     limit = MAX_STATE_BYTES if part.role is Role.STATE else MAX_PAYLOAD_BYTES
     if part.size > limit:
-        raise FormatError(f"{part.size} bytes announced; at most {limit} are accepted")
+        raise SizeError(f"{part.size} bytes announced; at most {limit} are accepted")
     if length > part.size or (part.parts == 1 and length != part.size):
         raise FormatError(f"part {part.part} has {length} of {part.size} bytes")
 

@@ -13,31 +13,24 @@ magic, version, size or hash is refused, by StateError, naming what is wrong:
     40  32s  sha256 over bytes 0..40 and the body
     72  body safetensors: the arrays; metadata {"stream": ..., "meta": {...}}
 
-A partition's marker says what all its streams' states together cover:
-
-     0  4s   magic b"SLMK"
-     4  H    format version 1
-     6  32s  sha256 over the rest
-    38  JSON {"epoch", "covered_offset", "source_partition", "source_topic_id", "written_s"}
-
-On the topic, records are envelopes (see there) of role `streamlearn.state`, with headers
-ce_subject (stream), ce_epoch, ce_kind (state, marker or tombstone), and keys, NUL-separated:
-stream, epoch, `slot.part` (0.0 left out); a marker's: "", "marker" or "claim", epoch. No two
-states share a slot: a checkpoint that stopped halfway leaves the one before whole, whatever was
-compacted meanwhile.
+On the topic, states and a partition's markers (`marker_codec`) are envelopes (see there) of role
+`streamlearn.state`, with headers ce_subject (stream), ce_epoch, ce_kind (state, marker or
+tombstone), and keys, NUL-separated: stream, epoch, `slot.part` (0.0 left out); a marker's: "",
+"marker" or "claim", epoch. No two states share a slot: a checkpoint that stopped halfway leaves
+the one before whole, whatever was compacted meanwhile.
 """
 
 import hashlib
-import json
 import struct
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
 
 import zstandard
 
 from streamlearn.core.learner import LearnerState
 from streamlearn.errors import FrameError, StateError, UpdateError
+from streamlearn.wire import marker_codec
 from streamlearn.wire import tensors as tensor_bytes
 from streamlearn.wire.assembly import PartAssembler
 from streamlearn.wire.cloud_events import Headers, Message, stream_of_key
@@ -51,13 +44,12 @@ from streamlearn.wire.envelope import (
     unseal,
     whole,
 )
+from streamlearn.wire.marker_codec import PartitionMarker
 from streamlearn.wire.signing import Signer, Verifier
 
 _HEAD = struct.Struct("<4sHHqqQQ32s")
 _HASHED = 40  # bytes of the head that the hash covers
 _MAGIC, _VERSION = b"SLST", 1
-_MARKER_HEAD = struct.Struct("<4sH32s")
-_MARKER_MAGIC = b"SLMK"
 _SAMPLE = 32 * 1024  # bytes tried before the whole body is compressed
 
 
@@ -69,17 +61,6 @@ class StoredState:
     epoch: int
     source_offset: int  # newest frame learned; -1: none
     state: LearnerState
-
-
-@dataclass(frozen=True, slots=True)
-class PartitionMarker:
-    """Up to `covered_offset`, the partition's streams can be rebuilt from their states."""
-
-    epoch: int
-    covered_offset: int  # -1: nothing yet
-    source_partition: int
-    source_topic_id: str  # Kafka's id of the events topic: a recreated topic has another one
-    written_s: float  # wall clock
 
 
 class StateBlob(NamedTuple):
@@ -189,28 +170,6 @@ def _head(blob: bytes, what: str) -> tuple[int, int, int, int, bytes]:
     return compression, epoch, offset, raw_size, claimed
 
 
-def encode_marker(marker: PartitionMarker) -> bytes:
-    """A marker as bytes, the same on disk and on the topic."""
-    text = json.dumps(asdict(marker), sort_keys=True, allow_nan=False).encode()
-    return _MARKER_HEAD.pack(_MARKER_MAGIC, _VERSION, hashlib.sha256(text).digest()) + text
-
-
-def decode_marker(value: bytes) -> PartitionMarker:
-    """A marker from bytes; StateError where they are not whole and unchanged."""
-    if len(value) < _MARKER_HEAD.size or not value.startswith(_MARKER_MAGIC):
-        raise StateError(f"the partition's marker is not one; {_REMEDY}")
-    _, version, claimed = _MARKER_HEAD.unpack_from(value)
-    if version != _VERSION:
-        raise StateError(f"the partition's marker has version {version}: upgrade streamlearn")
-    text = value[_MARKER_HEAD.size :]
-    if hashlib.sha256(text).digest() != claimed:
-        raise StateError(f"the partition's marker is corrupt: sha256 does not fit; {_REMEDY}")
-    try:
-        return PartitionMarker(**json.loads(text))
-    except (ValueError, TypeError) as error:
-        raise StateError(f"the partition's marker is corrupt: {error}; {_REMEDY}") from error
-
-
 # --- the topic ---------------------------------------------------------------------------------
 
 
@@ -249,7 +208,7 @@ def seal_marker(
     identity = f"{what}.{marker.source_partition}.{marker.epoch}.{marker.covered_offset}"
     fields = [*_fields(identity, "marker"), ("epoch", str(marker.epoch))]
     key = part_key("", what, marker.epoch)
-    return seal(Role.STATE, fields, [key], [encode_marker(marker)], signer)[0]
+    return seal(Role.STATE, fields, [key], [marker_codec.encode(marker)], signer)[0]
 
 
 def seal_tombstones(keys: Iterable[bytes], *, signer: Signer | None = None) -> list[Message]:
@@ -305,7 +264,7 @@ class StateReader:
         if kind == "tombstone" or value is None:
             return Forgotten(key or b"")
         if kind == "marker":
-            return decode_marker(value)
+            return marker_codec.decode(value)
         if kind != "state" or not part.subject:
             raise StateError(f"a record of kind {str(kind)[:20]!r} on the state topic")
         epoch = whole("epoch", part.fields.get("epoch", ""))

@@ -17,7 +17,7 @@ import safetensors.numpy
 import zstandard
 from numpy.typing import NDArray
 
-from streamlearn.errors import FormatError
+from streamlearn.errors import FormatError, SizeError
 
 MAX_RAW_BYTES = 64 * 1024 * 1024  # inflated, tensors and header
 MAX_HEADER_BYTES = 8 * 1024 * 1024
@@ -106,7 +106,7 @@ def decompress(
 ) -> bytes:
     """Exactly raw_size bytes; FormatError where they are not, checked before they are made."""
     if not 0 <= raw_size <= max_bytes:
-        raise FormatError(f"inflated size {raw_size}; at most {max_bytes} bytes are accepted")
+        raise SizeError(f"inflated size {raw_size}; at most {max_bytes} bytes are accepted")
     if compression == "none":
         if len(packed) != raw_size:
             raise FormatError(f"{len(packed)} bytes, but {raw_size} were announced")
@@ -116,7 +116,7 @@ def decompress(
     try:
         declared = zstandard.get_frame_parameters(packed)
         if declared.content_size != raw_size or declared.window_size > _MAX_WINDOW:
-            raise FormatError(
+            raise SizeError(
                 f"a zstd frame of {declared.content_size} bytes (window {declared.window_size}), "
                 f"but {raw_size} were announced"
             )

@@ -2,7 +2,7 @@
 
 HOW is where: `thread` (learning never returns), `agent` (Faust brings no more events), `loop`
 (the event loop blocks), `own` (a rebalance never ends), or `slow`, which is not stuck at all: the
-state topic's records come one in 0.2 s.
+state topic's records come one in 0.4 s.
 """
 
 import asyncio
@@ -43,7 +43,7 @@ def slowly(read: Any) -> Any:
     def method(self: KafkaLog, topic: str, *place: int) -> Iterator[Any]:
         for record in read(self, topic, *place):
             if topic.endswith("state"):
-                time.sleep(0.2)
+                time.sleep(0.4)
             yield record
 
     return method

@@ -193,7 +193,7 @@ def test_strangers_and_copies_are_refused_and_counted(
     [other] = [message._replace(key=b"t") for message in genuine]
     unsigned.send("updates", other, *worker.update(None, models[2]))
     wait_until_counted(follower, Outcome.DUPLICATE, 1)
-    assert follower.counts[Outcome.MALFORMED] == 1
+    assert follower.counts[Outcome.CORRUPT] == 1
     worker.send("updates", *genuine)
     assert follower.wait_for("s", 3).current.hash == models[3].hash
     assert follower.counts[Outcome.FOREIGN] == n

@@ -221,10 +221,10 @@ def test_a_heartbeat_shows_what_never_came() -> None:
 
 def test_a_malformed_message_makes_its_stream_suspect() -> None:
     replica = at(3)
-    replica.offer_malformed(None)
-    replica.offer_malformed("never heard of")
+    replica.offer_unusable(Outcome.CORRUPT, None)
+    replica.offer_unusable(Outcome.CORRUPT, "never heard of")
     assert replica.needing_snapshot() == ()
-    replica.offer_malformed("s")
+    replica.offer_unusable(Outcome.CORRUPT, "s")
     assert replica.needing_snapshot() == ("s",)
     replica.offer(change(3, 4), Stamp(1))
     assert replica.needing_snapshot() == ()

@@ -11,9 +11,10 @@ from streamlearn.runtime.restore import Restore, Restored
 from streamlearn.stores.memory import MemoryStore
 from streamlearn.testing import MemoryKafka, MemoryPublisher
 from streamlearn.topics import load
-from streamlearn.wire import state_codec
+from streamlearn.wire import state_codec, update_codec
 from streamlearn.wire.cloud_events import Message
-from streamlearn.wire.state_codec import PartitionMarker
+from streamlearn.wire.marker_codec import PartitionMarker
+from streamlearn.wire.update_codec import Kind, Role, UpdateHeader
 
 TOPICS = load(prefix="", partitions=1)
 EVENT = Message(b"s", b"value", [])
@@ -125,11 +126,14 @@ def corrupt(group: Group) -> None:
 @pytest.mark.parametrize(
     ("broken", "says"),
     [
-        (committed_beyond, "went on from 6, but the states cover only the events before 5.*set"),
+        (
+            committed_beyond,
+            "went on from 6, but the states cover only the events before 5.*--accept-gap",
+        ),
         (events_deleted, "from 5 to 7 were deleted before they were learned.*retention.ms"),
         (events_lost, "ends at 10, but events up to 26 were learned.*put its data back"),
-        (events_made_anew, "was deleted and made anew.*start over"),
-        (corrupt, "state topic's record with key .* is corrupt"),
+        (events_made_anew, "was deleted and made anew.*--accept-gap.*--from-earliest"),
+        (corrupt, "state topic's record with key .* is corrupt.*--from-earliest"),
     ],
 )
 def test_what_does_not_fit_stops_the_worker(broken: Callable[[Group], None], says: str) -> None:
@@ -149,6 +153,15 @@ def test_a_state_topic_made_anew_stops_a_worker_that_knew_the_old_one() -> None:
     again.load()
     with pytest.raises(StateError, match="state was made anew since this worker's store"):
         group.take_over(partition=again)
+
+
+def test_an_owner_begins_above_what_was_published_though_the_states_are_gone() -> None:
+    group = Group()
+    header = UpdateHeader(kind=Kind.MARKER, epoch=41, source_partition=0, source_offset=3)
+    marker = update_codec.encode_control(header, role=Role.SNAPSHOTS)
+    group.kafka.append("snapshots", 0, marker)
+    group.kafka.append("updates", 0, Message(b"s", b"not ours", []))
+    assert group.take_over(generation=2)[0].epoch == 42  # else subscribers would not hear it
 
 
 def test_deleted_events_that_were_learned_are_no_loss() -> None:

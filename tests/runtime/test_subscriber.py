@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 from confluent_kafka import Producer
+from prometheus_client import CollectorRegistry
 
 from streamlearn.config import KafkaConfig
 from streamlearn.core.learner import StreamLearner
@@ -179,7 +180,15 @@ def test_waiting_ends_in_time_or_with_the_version(
     with pytest.raises(NotYetError, match="it has version 1"):
         subscriber.wait_for("s", 2, timeout_s=0.05)
     threading.Timer(0.05, owner.update, (models[1], models[2])).start()
-    assert subscriber.wait_for("s", 2).version == 2
+    model = subscriber.wait_for("s", 2)
+    assert model.version == 2
+    threading.Timer(0.05, owner.update, (models[2], models[3])).start()
+    assert model.wait_for(3).hash == models[3].hash
+    versions = model.versions(timeout_s=30)
+    owner.update(models[3], models[4])
+    assert next(versions).model.version == 4
+    with pytest.raises(NotYetError, match="it has version 4"):
+        model.wait_for(5, timeout_s=0.05)
 
 
 def test_a_gap_is_mended_by_the_next_snapshot(
@@ -222,7 +231,16 @@ def test_what_others_write_on_the_topics_harms_nobody(
     assert model.current.hash == models[2].hash
     owner.update(models[2], models[3])
     assert subscriber.wait_for("s", 3).state is ReplicaState.CURRENT
-    assert subscriber.counts[Outcome.MALFORMED] >= 4
+    assert subscriber.counts[Outcome.MALFORMED] == 9
+    assert subscriber.counts[Outcome.CORRUPT] == 3
+    registry = CollectorRegistry()
+    registry.register(subscriber.metrics)
+    for outcome in Outcome:
+        shown = registry.get_sample_value(
+            "streamlearn_subscriber_messages_total", {"outcome": outcome.value}
+        )
+        assert shown == subscriber.counts.get(outcome, 0), outcome
+    assert registry.get_sample_value("streamlearn_subscriber_streams") == 1
 
 
 def test_an_old_owner_is_not_heard(

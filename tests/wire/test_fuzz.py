@@ -7,7 +7,7 @@ would. Derandomised: the same inputs on every run. A crash of the interpreter fa
 import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -28,7 +28,11 @@ from streamlearn.wire import (
     envelope,
     event_codec,
     image_codec,
+    label_codec,
+    marker_codec,
     metrics_codec,
+    model_codec,
+    prediction_codec,
     state_codec,
     update_codec,
 )
@@ -202,7 +206,7 @@ def with_lying_headers(message: Message) -> Callable[[bytes], None]:
 STATE = state_codec.encode(
     state_codec.StoredState("s", 3, 41, LearnerState({"a": 1}, {"x": np.arange(9.0)}))
 )
-MARKER = state_codec.PartitionMarker(1, 2, 3, "id", 0.5)
+MARKER = marker_codec.PartitionMarker(1, 2, 3, "id", 0.5)
 STATE_MESSAGE = state_codec.seal_state(STATE, stream="s", slot=0)[0]
 
 
@@ -236,6 +240,43 @@ JPEGS = (
     file_of(COLOUR, "JPEG", progressive=True),
     file_of(Image.fromarray(COLOUR).convert("CMYK"), "JPEG"),
 )
+MARKER_TEXT = marker_codec.encode(MARKER)[38:]
+AMENDED_TEXT = marker_codec.encode(replace(MARKER, floor=7, moved_epoch=8, moved_offset=9))[38:]
+
+
+def decode_lying_marker(text: bytes) -> None:
+    head = marker_codec.encode(MARKER)[:6]
+    marker = marker_codec.decode(head + hashlib.sha256(text).digest() + text)
+    assert marker_codec.decode(marker_codec.encode(marker)) == marker
+
+
+PREDICTIONS_MESSAGE = next(
+    iter(
+        prediction_codec.encode(
+            prediction_codec.Predictions(
+                stream="s",
+                model_version=3,
+                step_events=2,
+                source_partition=1,
+                source_offset=9,
+                probabilities=np.full((2, 2), 0.5, np.float32),
+                classes=("a", "b"),
+                event_ids=("x", "y"),
+            )
+        )
+    )
+)
+
+
+def decode_lying_predictions(value: bytes) -> None:
+    message = relied(PREDICTIONS_MESSAGE, value)
+    prediction_codec.decode(message.value, message.key, message.headers)
+
+
+def decode_labels(value: bytes) -> None:
+    label_codec.decode(value, b"s", [("content-type", b"application/json")])
+
+
 COMPRESSED = arrow(RICH, compression="zstd"), arrow(RICH, compression="lz4")
 UPDATE, STATES = (UpdateError,), (StateError,)
 RAW = raw_of(FULL), raw_of(DELTA)
@@ -264,7 +305,13 @@ TARGETS = {
     "safetensors": Target(unpack, RAW, (FormatError,)),
     "state": Target(lambda value: state_codec.decode(value, stream="s"), (STATE,), STATES),
     "state record": Target(decode_state_record, (STATE,), STATES),
-    "marker": Target(state_codec.decode_marker, (state_codec.encode_marker(MARKER),), STATES),
+    "marker": Target(marker_codec.decode, (marker_codec.encode(MARKER),), STATES),
+    "marker, behind the hash": Target(decode_lying_marker, (MARKER_TEXT, AMENDED_TEXT), STATES),
+    "predictions, behind the seal": Target(
+        decode_lying_predictions, (PREDICTIONS_MESSAGE.value or b"",), UPDATE
+    ),
+    "labels": Target(decode_labels, (b'{"event_id": "a-17", "label": "ok"}',), (FrameError,)),
+    "model file": Target(model_codec.decode, (model_codec.encode(model(1), {"n": 1}),), UPDATE),
     "metrics": Target(
         metrics_codec.decode, (metrics_codec.to_text(registry()),), (FormatError,)
     ),

@@ -30,6 +30,7 @@ from streamlearn.wire import (
     dead_letter_codec,
     event_codec,
     image_codec,
+    marker_codec,
     metrics_codec,
     state_codec,
     update_codec,
@@ -73,7 +74,7 @@ HEARTBEAT = UpdateHeader(kind=Kind.HEARTBEAT, epoch=4, source_partition=2, sent_
 STATE = state_codec.StoredState(
     "boiler-7", 3, 41, LearnerState({"n": 1, "z": [math.inf], "a": "ü"}, {"x": np.arange(5.0)})
 )
-MARKER = state_codec.PartitionMarker(4, 99, 2, "Zk3", 1.75)
+MARKER = marker_codec.PartitionMarker(4, 99, 2, "Zk3", 1.75)
 
 
 def model(version: int) -> Model:
@@ -278,7 +279,7 @@ def test_what_is_written_today_has_the_same_headers(name: str) -> None:
 
 
 def test_our_own_layouts_are_the_same_to_the_byte() -> None:
-    assert state_codec.encode_marker(MARKER) == stored("state-marker")[0].value
+    assert marker_codec.encode(MARKER) == stored("state-marker")[0].value
     heartbeat = update_codec.encode_control(HEARTBEAT, signer=SIGNER)
     assert heartbeat == stored("heartbeat")[0], "seal and signature included"
 

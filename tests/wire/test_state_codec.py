@@ -15,7 +15,7 @@ from streamlearn.core.learner import LearnerState, StreamLearner
 from streamlearn.core.records import Frame
 from streamlearn.core.settings import LearnerSettings
 from streamlearn.errors import StateError
-from streamlearn.wire import state_codec
+from streamlearn.wire import marker_codec, state_codec
 from streamlearn.wire.cloud_events import Message
 from streamlearn.wire.signing import Signer, Verifier, generate_keys
 from streamlearn.wire.state_codec import (
@@ -208,20 +208,25 @@ def test_an_older_epoch_that_writes_late_is_told_apart() -> None:
 
 
 def test_markers_and_tombstones() -> None:
-    assert state_codec.decode_marker(state_codec.encode_marker(MARKER)) == MARKER
-    assert read([state_codec.seal_marker(MARKER)]) == [MARKER]
+    assert marker_codec.decode(marker_codec.encode(MARKER)) == MARKER
+    amended = replace(MARKER, floor=3, moved_epoch=2, moved_offset=40)
+    assert marker_codec.decode(marker_codec.encode(amended)) == amended
+    assert read([state_codec.seal_marker(MARKER), state_codec.seal_marker(amended)]) == [
+        MARKER,
+        amended,
+    ]
     tombstones = state_codec.seal_tombstones([b"s\x003", b"s\x004"])
     assert read(tombstones) == [Forgotten(b"s\x003"), Forgotten(b"s\x004")]
     assert all(message.value is None for message in tombstones)
 
 
 def test_every_truncation_and_flipped_bit_of_a_marker_is_noticed() -> None:
-    value = state_codec.encode_marker(MARKER)
+    value = marker_codec.encode(MARKER)
     for at in range(len(value)):
         flipped = value[:at] + bytes([value[at] ^ 1 << at % 8]) + value[at + 1 :]
         for changed in (value[:at], flipped):
             with pytest.raises(StateError, match="marker"):
-                state_codec.decode_marker(changed)
+                marker_codec.decode(changed)
 
 
 def test_records_that_are_not_ours_are_state_errors() -> None:
