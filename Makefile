@@ -5,6 +5,7 @@
 #   make check    format, lint, types, import contracts
 #   make bench    throughput and latency, as ratios to a raw consumer
 #   make bench-streams   memory and speed with 10 to 100,000 streams in one worker
+#   make bench-startup   a subscriber's start and a worker's restore with 1,000 streams
 #   make chaos    kill workers and broker for MINUTES=30 while events flow; the verdict
 #   make soak     constant load for MINUTES=20: memory, handles, lag, latency and their slopes
 #   make setup    only the environment, in .venv
@@ -17,7 +18,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check bench bench-streams chaos soak lock clean
+.PHONY: help setup demo test check bench bench-streams bench-startup chaos soak lock clean
 MINUTES ?=
 
 NEW_ENOUGH := import sys; raise SystemExit(sys.version_info < (3, 11))
@@ -60,6 +61,9 @@ bench: setup
 
 bench-streams: setup
 	$(BIN)/python benchmarks/streams.py $(ARGS)
+
+bench-startup: setup
+	$(BIN)/python benchmarks/startup.py $(ARGS)
 
 chaos: setup
 	$(BIN)/python -m tests.crash.chaos --minutes $(or $(MINUTES),30) $(ARGS)

@@ -93,8 +93,14 @@ def worker(
         worker__instance=instance,
         worker__checkpoint_interval_s=checkpoint_interval,
     )
+    from streamlearn.errors import InputError
+
+    if accept_gap and from_earliest:
+        raise InputError("--accept-gap keeps the states, --from-earliest forgets them: give one")
+    from streamlearn.runtime.amends import Decision
     from streamlearn.runtime.logs import set_up
     from streamlearn.runtime.worker import run
 
+    decision = Decision.ACCEPT_GAP if accept_gap else None
     set_up(sys.stderr, logging.DEBUG if verbose else logging.INFO)
-    run(settings)
+    run(settings, Decision.FROM_EARLIEST if from_earliest else decision)

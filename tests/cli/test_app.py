@@ -128,3 +128,10 @@ def test_the_version_is_shown(
 
     assert run(monkeypatch, "--version") == 0
     assert capsys.readouterr().out == f"streamlearn {streamlearn.__version__}\n"
+
+
+def test_a_worker_takes_one_decision_at_most(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(monkeypatch, "worker", "--accept-gap", "--from-earliest") == 2
+    assert "give one" in capsys.readouterr().err

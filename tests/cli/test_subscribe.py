@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
@@ -142,13 +143,21 @@ def test_new_versions_are_followed_until_it_is_stopped(
 ) -> None:
     command = [sys.executable, "-m", "streamlearn", "subscribe", "--follow", "--json", *at]
     with subprocess.Popen(
-        command, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONUNBUFFERED": "1"}
+        [*command, "--metrics-port", "0"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
     ) as process:
-        assert process.stdout is not None
+        assert process.stdout is not None and process.stderr is not None
+        where = process.stderr.readline()
         assert json.loads(process.stdout.readline()) == {"kind": "ready", "versions": {}}
         publish(kafka, topics, model)
         said = json.loads(process.stdout.readline())
         assert (said["kind"], said["stream"], said["version"]) == ("version", "boiler", 4)
         assert said["hash"] == model.hash
+        with urllib.request.urlopen(where.split()[-1]) as page:
+            shown = page.read().decode()
+        assert 'streamlearn_subscriber_messages_total{outcome="applied"} 1.0' in shown
         process.send_signal(signal.SIGTERM)
         assert process.wait(30) == 0
