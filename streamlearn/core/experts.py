@@ -19,6 +19,7 @@ from streamlearn.core.features import Layout, Projections, write_features
 from streamlearn.core.pool import N_MIXTURES, mix, mix_keep
 from streamlearn.core.text import Texts, TextWeights
 from streamlearn.core.text_head import keep_with_texts, write_text_scores
+from streamlearn.core.vision import Images, Vision
 
 Readout: TypeAlias = Literal["serve", "keep"]
 BLOCK = 32  # rows of one product where events are predicted on their own: see `alone`
@@ -45,15 +46,23 @@ class Experts:
     n_classes: int
     text: TextWeights | None = None  # None: the stream has no texts
     text_share: float = 0.0  # of `keep`
+    vision: Vision | None = None  # None: the stream has no images
 
     @property
     def n_heads(self) -> int:
         return len(self.weights)
 
+    def see(self, images: Images, n: int) -> NDArray[np.float32] | None:
+        """(n, k w) blocks of n events' images; None where the stream has none."""
+        return None if self.vision is None else self.vision.see(images, n)
+
     def features(
-        self, rows: NDArray[np.float64], recent_means: NDArray[np.float64] | None = None
+        self,
+        rows: NDArray[np.float64],
+        seen: NDArray[np.float32] | None,
+        recent_means: NDArray[np.float64] | None = None,
     ) -> NDArray[np.float32]:
-        """(n, width) of rows (n, d).
+        """(n, width) of rows (n, d), and of what is `seen` (n, k w) in images.
 
         With `recent_means` (h, r) the rows follow each other, and it moves past them, in place;
         without, each row is seen as the next event after `self.recent_means`.
@@ -67,6 +76,7 @@ class Experts:
             self.labels,
             self.projections,
             self.layout,
+            seen,
             advance=recent_means is not None,
         )
 
@@ -121,20 +131,21 @@ class Experts:
         return kept if logs is None else keep_with_texts(kept, scores, self.text_share)
 
     def sequence(
-        self, rows: NDArray[np.float64], texts: Texts, readout: Readout
+        self, rows: NDArray[np.float64], texts: Texts, images: Images, readout: Readout
     ) -> NDArray[np.float32]:
         """(n, C) for events that are the stream's next, one after the other. No trace."""
-        features = self.features(rows, self.recent_means.copy())
+        seen = self.see(images, len(rows))
+        features = self.features(rows, seen, self.recent_means.copy())
         return self.read(features, self.text_logs(texts), readout)
 
     def alone(
-        self, rows: NDArray[np.float64], texts: Texts, readout: Readout
+        self, rows: NDArray[np.float64], texts: Texts, images: Images, readout: Readout
     ) -> NDArray[np.float32]:
         """(n, C) for events each of which is asked about as the next one. No trace.
 
         Always in blocks of BLOCK rows, the last one padded: a product's rounding follows its
-        shape, so a row's bits don't depend on how many others are asked about. Texts are read one
-        by one.
+        shape, so a row's bits don't depend on how many others are asked about. Texts and
+        images are read one by one.
         """
         n = len(rows)
         n_padded = -(-n // BLOCK) * BLOCK
@@ -143,10 +154,13 @@ class Experts:
         logs = self.text_logs(texts)
         if logs is not None:
             logs = np.pad(logs, ((0, n_padded - n), (0, 0)))
+        seen = self.see(images, n)
+        if seen is not None:
+            seen = np.pad(seen, ((0, n_padded - n), (0, 0)))
         parts = [np.empty((0, self.n_classes), np.float32)]
         for start in range(0, n_padded, BLOCK):
             block = slice(start, start + BLOCK)
-            features = self.features(padded[block])
+            features = self.features(padded[block], None if seen is None else seen[block])
             parts.append(self.read(features, None if logs is None else logs[block], readout))
         return np.concatenate(parts)[:n]
 

@@ -3,18 +3,20 @@
 In: rows of inputs (preprocess), the recent past and the recent labels. Out: one matrix a step,
 (n, width), whose columns lie so that each view is a slice of it:
 
-    relu a (D) | 1 | z (d) | new (h * r) | labels (4 c) | relu b (D)
-    `---- view a ----'
-                 `------ linear: the softmax heads ----'
-                 `-------------------- view b --------------------'
+    images (k w) | relu a (D) | 1 | z (d) | new (h * r) | labels (4 c) | relu b (D)
+    `------------- view a -------------'
+                                `------ linear: the softmax heads ----'
+                                `-------------------- view b -------------------'
 
+images  of each of k image columns the block of w features that `vision` makes; k is mostly 0
 z       inputs standardised with earlier steps' statistics, clipped to +-5, missing = mean = 0
 new     z minus its exponentially weighted mean before the event, a block for each half-life, for
         the r inputs with `recent`; event by event, it needs no label. Missing: nothing is new
 labels  of each class: was it the last known label, and its recent frequency at each decay;
         frozen while a step is predicted
 relu    max(0, [1, z] W1) and max(0, [1, z, new] W2) with random matrices that never change
-        (Rahimi, Recht 2008, Weighted sums of random kitchen sinks, NeurIPS)
+        (Rahimi, Recht 2008, Weighted sums of random kitchen sinks, NeurIPS); where there are
+        images, relu a also gets images W3, so that a class may hang on a number and an image
 """
 
 import hashlib
@@ -27,9 +29,14 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from streamlearn.core.vision import MAX_IMAGE_COLUMNS, block_width, draw_theta
+
 CLIP = 5.0  # standard deviations
 MAX_LABEL_CLASSES = 32  # classes whose recent labels are features, first come
 _SLOW_BLOCK = 64  # inputs drawn at a time; sizes are 64, 256, 1024
+_MIXED = 32  # M, directions of an image's features that relu a sees
+_MIX_SCALE = 0.2  # they spread by about 1 then, as z W1 does: a block's variance is 13..48
+_SEED_OF_MIX = 0x6D6978  # beside the views 0 and 1
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -37,7 +44,9 @@ class SlowWeights:
     """Random matrices, drawn once from the seed and published once; read-only.
 
     "a/weights" (m, D) and "b/weights" (m, 1 + h, D) have a row for each of m inputs (of view b
-    one for z and one for each half-life), "a/bias" and "b/bias" are (D,).
+    one for z and one for each half-life), "a/bias" and "b/bias" are (D,). Where a stream has
+    images: vision's theta, and "image/mix" (w, M) and "a/images" (columns, M, D), whose product
+    is W3 of an image column.
     """
 
     tensors: Mapping[str, NDArray[Any]]
@@ -70,9 +79,18 @@ def slow_size(n_inputs: int) -> int:
 
 
 @lru_cache(maxsize=16)
-def draw_slow(seed: int, n_random: int, n_half_lives: int, size: int) -> SlowWeights:
+def draw_slow(
+    seed: int, n_random: int, n_half_lives: int, size: int, *, images: bool = False
+) -> SlowWeights:
     """The same rows whatever the size: block k of 64 inputs comes from (seed, view, k)."""
     tensors: dict[str, NDArray[np.float32]] = {}
+    if images:
+        tensors |= draw_theta(seed)
+        rng = np.random.default_rng([seed, _SEED_OF_MIX])
+        mix = rng.standard_normal((block_width(tensors), _MIXED), np.float32)
+        rows_of = rng.standard_normal((MAX_IMAGE_COLUMNS, _MIXED, n_random), np.float32)
+        tensors["image/mix"] = mix * np.float32(_MIX_SCALE)
+        tensors["a/images"] = rows_of / np.float32(np.sqrt(_MIXED))
     for view, (name, rows) in enumerate((("a", 1), ("b", 1 + n_half_lives))):
         bias = np.random.default_rng([seed, view]).standard_normal(n_random, np.float32)
         blocks = [
@@ -99,10 +117,15 @@ class Layout:
     n_half_lives: int  # h
     n_classes: int  # c, at most MAX_LABEL_CLASSES
     n_label_features: int  # a class: 1 + decays
+    image_width: int = 0  # k * w
+
+    @property
+    def linear_start(self) -> int:
+        return self.image_width + self.n_random
 
     @property
     def new_start(self) -> int:
-        return self.n_random + 1 + self.n_inputs
+        return self.linear_start + 1 + self.n_inputs
 
     @property
     def labels_start(self) -> int:
@@ -122,11 +145,11 @@ class Layout:
 
     @property
     def n_b(self) -> int:
-        return self.width - self.n_random
+        return self.width - self.linear_start
 
     @property
     def n_linear(self) -> int:
-        return self.b_start - self.n_random
+        return self.b_start - self.linear_start
 
     @property
     def a(self) -> slice:
@@ -134,17 +157,17 @@ class Layout:
 
     @property
     def b(self) -> slice:
-        return slice(self.n_random, self.width)
+        return slice(self.linear_start, self.width)
 
     @property
     def linear(self) -> slice:
-        return slice(self.n_random, self.b_start)
+        return slice(self.linear_start, self.b_start)
 
     def positions_in(self, grown: "Layout") -> NDArray[np.intp]:
-        """(width,) where each of our columns lies in a layout with more inputs or classes."""
+        """(width,) where each of our columns lies in a layout with more of anything."""
         r, r_grown = len(self.recent), len(grown.recent)
-        d = self.n_random
-        parts = [np.arange(d), grown.n_random + np.arange(self.new_start - d)]
+        parts = [np.arange(self.image_width), grown.image_width + np.arange(self.n_random)]
+        parts.append(grown.linear_start + np.arange(self.new_start - self.linear_start))
         parts += [grown.new_start + k * r_grown + np.arange(r) for k in range(self.n_half_lives)]
         parts.append(grown.labels_start + np.arange(self.b_start - self.labels_start))
         parts.append(grown.b_start + np.arange(self.n_random))
@@ -157,19 +180,21 @@ class Projections:
 
     a: NDArray[np.float32]  # (1 + d, D)
     b: NDArray[np.float32]  # (1 + d + h r, D)
+    images: NDArray[np.float32]  # (k w, D)
 
 
 def project(slow: SlowWeights, layout: Layout, scale: NDArray[np.float32]) -> Projections:
     """`scale` (2, d): of each input's rows in view a and b, fixed when the input came."""
-    return _project(slow, layout.n_inputs, layout.recent, scale.tobytes())
+    return _project(slow, layout.n_inputs, layout.recent, layout.image_width, scale.tobytes())
 
 
 @lru_cache(maxsize=64)  # streams with the same inputs share them
 def _project(
-    slow: SlowWeights, n_inputs: int, recent: tuple[int, ...], scale_bytes: bytes
+    slow: SlowWeights, n_inputs: int, recent: tuple[int, ...], image_width: int, scale_bytes: bytes
 ) -> Projections:
     if not n_inputs:
-        return Projections(*(np.zeros((1, 0), np.float32) for _ in "ab"))
+        images = np.zeros((image_width, 0), np.float32)
+        return Projections(np.zeros((1, 0), np.float32), np.zeros((1, 0), np.float32), images)
     scale = np.frombuffer(scale_bytes, np.float32).reshape(2, n_inputs)
     weights_a, weights_b = slow.tensors["a/weights"], slow.tensors["b/weights"]
     chosen = np.array(recent, np.intp)
@@ -177,7 +202,11 @@ def _project(
     b = [slow.tensors["b/bias"][None], weights_b[:n_inputs, 0] * scale[1][:, None]]
     for k in range(1, weights_b.shape[1]):
         b.append(weights_b[chosen, k] * scale[1][chosen, None])
-    return Projections(np.concatenate(a), np.concatenate(b))
+    of_images = [np.zeros((0, a[0].shape[1]), np.float32)]
+    if image_width:
+        mix = slow.tensors["image/mix"]
+        of_images += [mix @ own for own in slow.tensors["a/images"][: image_width // len(mix)]]
+    return Projections(*(np.concatenate(parts) for parts in (a, b, of_images)))
 
 
 def input_scale(layout: Layout, n_new: int) -> NDArray[np.float32]:
@@ -213,22 +242,28 @@ def write_features(
     labels: NDArray[np.float64],
     projections: Projections,
     layout: Layout,
+    images: NDArray[np.float32] | None = None,
     *,
     advance: bool,
 ) -> NDArray[np.float32]:
     """(n, width) features of rows (n, d); `recent_means` (h, r) moves in place if `advance`.
 
-    Without `advance` each row is seen as the next event after the same past.
+    Without `advance` each row is seen as the next event after the same past. `images` (n, k w):
+    their blocks, where there are any.
     """
     features = np.empty((len(rows), layout.width), np.float32)
-    d, start = layout.n_random, layout.new_start
+    d, start = layout.linear_start, layout.new_start
     features[:, d] = 1.0
     recent = np.array(layout.recent, np.int64)
     _standardise(
         rows, mean, inverse_std, recent, recent_means, rates, d + 1, start, advance, features
     )
     features[:, layout.labels_start : layout.b_start] = labels[: layout.n_classes].ravel()
-    np.maximum(features[:, d:start] @ projections.a, 0.0, out=features[:, :d])
+    random = features[:, d:start] @ projections.a
+    if images is not None:
+        features[:, : layout.image_width] = images
+        random += images @ projections.images
+    np.maximum(random, 0.0, out=features[:, layout.image_width : d])
     linear = features[:, d : layout.labels_start]
     np.maximum(linear @ projections.b, 0.0, out=features[:, layout.b_start :])
     return features

@@ -5,7 +5,8 @@ is cut into steps of `step_events` events (a stream's first frame into shorter o
 step is tested with what was known before it, then learned:
 
 1 predict      scores of all heads, mixtures, what is served; the recent means move on
-2 grow         inputs (columns, missing flags, categories), texts and classes that the step brought
+2 grow         what the step brought: inputs (columns, missing flags, categories), texts, images,
+               classes
 3 score        prequential counts, drift
 4 learn        pool, softmax heads, ridge statistics and solves, texts, label context, reservoir
 5 scale        means and spreads of the inputs, for the next step
@@ -29,6 +30,7 @@ from numpy.typing import NDArray
 
 from streamlearn.core.census import Census
 from streamlearn.core.drift import DriftMonitor
+from streamlearn.core.kept_images import MOST_ASKED, KeptImages, first_of_each
 from streamlearn.core.mixture import Mixture, Tested, part
 from streamlearn.core.model import MODEL_FORMAT, Model
 from streamlearn.core.outcome import LateOutcome, LearnerState, Outcome
@@ -43,6 +45,7 @@ from streamlearn.core.settings import LearnerSettings
 from streamlearn.core.text import Texts
 from streamlearn.core.text_head import texts_of
 from streamlearn.core.threads import one_thread
+from streamlearn.core.vision import MAX_IMAGE_COLUMNS, Images, images_of
 from streamlearn.errors import StateError
 
 __all__ = ["LateOutcome", "LearnerState", "Outcome", "StreamLearner"]
@@ -78,6 +81,8 @@ class StreamLearner:
         self._census = Census()
         self._inputs = Inputs()
         self._texts: tuple[str, ...] = ()  # columns that are read word by word
+        self._images: tuple[str, ...] = ()  # image columns
+        self._kept_images = KeptImages()
         self._standardiser = Standardiser()
         self._mixture = Mixture(settings, key)
         self._pending: PendingEvents | None = None
@@ -174,15 +179,17 @@ class StreamLearner:
         n_known = len(self._classes)
         codes, new_class = self._class_codes(step, lookup)
         if new_class:
-            self._mixture.grow(len(self._inputs), self._inputs.recent, len(self._classes))
-            self._manifest = None
+            self._grow()
         rows, texts = self._inputs.rows(step), texts_of(step, self._texts)
-        tested = self._mixture.recall(rows, texts, n_known)
+        images = images_of(step, self._images)
+        tested = self._mixture.recall(rows, texts, images, n_known)
         score = self.prequential.update(codes, predicted)
         wrong = (predicted != codes).astype(np.int8)
         self.drift.update(wrong, None, step.event_time_s)
-        times = step.event_time_s
-        return score, self._learn(tested, rows, codes, texts, events, times, new_class)
+        slots = self._learn(
+            tested, rows, codes, texts, images, events, step.event_time_s, new_class
+        )
+        return score, slots
 
     def _lookup(self, frame: Frame) -> NDArray[np.int32]:
         """Class of each label code; the last is what code -1, unlabelled, finds."""
@@ -206,7 +213,8 @@ class StreamLearner:
         new = {} if rows is not None else dict.fromkeys(self._new_columns(step), 0)
         if rows is None or rows.shape[1] < n_known:
             rows = self._inputs.rows(step)
-        tested = self._mixture.test(rows, texts_of(step, self._texts))  # 1
+        images = images_of(step, self._images)
+        tested = self._mixture.test(rows, texts_of(step, self._texts), images)  # 1
         predicted = _named(tested.served)
         by_keep = _named(self._mixture.keep(tested)) if keep else None
         codes, new_class = self._class_codes(step, lookup)
@@ -214,21 +222,23 @@ class StreamLearner:
         if not plain:
             numbers = rows[:, self._inputs.numbers]
             new |= self._census.count(step, numbers, codes, len(self._classes), self._inputs)
-        if self._take_inputs(new) or new_class:  # 2
+        if any((self._take_inputs(new), self._take_images(step), new_class)):  # 2
             rows = self._inputs.rows(step)
             self._standardiser.update(rows, n_known, len(self._inputs))
             self._publish_scale()
-            self._mixture.grow(len(self._inputs), self._inputs.recent, len(self._classes))
+            self._grow()
             if self._texts:
                 self._mixture.add_texts()
-            learned = self._mixture.again(rows, tested)
-            self._manifest = None
+            images = images_of(step, self._images)
+            learned = self._mixture.again(rows, images, tested)
         score = self.prequential.update(codes, predicted)  # 3
         wrong = np.where(codes < 0, -1, predicted != codes).astype(np.int8)
         self.drift.update(wrong, rows[:, self._inputs.numbers], step.event_time_s)
         texts = texts_of(step, self._texts)
         events, times = self.n_events + np.arange(len(step)), step.event_time_s
-        kept_slots = self._learn(learned, rows, codes, texts, events, times, new_class)  # 4
+        kept_slots = self._learn(  # 4
+            learned, rows, codes, texts, images, events, times, new_class
+        )
         self._standardiser.update(rows, 0, n_known)  # 5
         self._publish_scale()
         self.n_events += len(step)
@@ -258,6 +268,19 @@ class StreamLearner:
         self._texts = self._census.text_columns
         return len(self._inputs) > n_known or self._texts != texts
 
+    def _take_images(self, step: Frame) -> bool:
+        """Add image columns that have their first image in this step; whether there are any."""
+        new = [n for n, c in step.images.items() if n not in self._images and c.present.any()]
+        n_known = len(self._images)
+        self._images = (*self._images, *new)[:MAX_IMAGE_COLUMNS]
+        return len(self._images) > n_known
+
+    def _grow(self) -> None:
+        """Room for all inputs, images and classes that there are now."""
+        recent, n_images = self._inputs.recent, len(self._images)
+        self._mixture.grow(len(self._inputs), recent, len(self._classes), n_images)
+        self._manifest = None
+
     def _publish_scale(self) -> None:
         experts = self._mixture.experts
         experts.mean = self._standardiser.mean
@@ -269,6 +292,7 @@ class StreamLearner:
         rows: NDArray[np.float64],
         codes: NDArray[np.int32],
         texts: Texts,
+        images: Images,
         events: NDArray[np.int64],
         event_time_s: NDArray[np.float64],
         new_class: bool,
@@ -276,6 +300,11 @@ class StreamLearner:
         """Learn the labelled events. Returns (n,) the reservoir slot of each, or -1."""
         scale = self._mixture.experts.inverse_std
         slots = self.rehearsal.offer(rows, codes, events, event_time_s, scale)
+        if self._images:
+            taken = np.any([own >= 0 for own in slots.values()], axis=0)
+            self._kept_images.take(events, taken, images)
+            if self._kept_images.is_full:
+                self._kept_images.forget_others(self.rehearsal.events())
         labelled = np.flatnonzero(codes >= 0)
         if len(labelled):
             chosen = None if len(labelled) == len(codes) else labelled
@@ -287,10 +316,18 @@ class StreamLearner:
             wait = min(max(KEEP_EVENTS, n // KEEP_SHARE), KEEP_LONGEST)
             if self._since_keep >= wait or n <= EAGER_EVENTS or new_class:
                 self.rehearsal.choose(scale)
-                kept = self.rehearsal.uniform.kept()
-                self._mixture.weigh_keep(kept.rows, kept.codes)
+                self._weigh_keep()
                 self._since_keep = 0
         return slots[CLUSTERS]
+
+    def _weigh_keep(self) -> None:
+        kept = self.rehearsal.uniform.kept()
+        if not self._images:
+            self._mixture.weigh_keep(kept.rows, (), kept.codes)
+            return
+        asked = first_of_each(kept.codes, MOST_ASKED)
+        images = self._kept_images.of(kept.event[asked], len(self._images))
+        self._mixture.weigh_keep(kept.rows[asked], images, kept.codes[asked])
 
     def _outcome(self, base_version: int, steps: Sequence[_Step]) -> Outcome:
         n_classes = len(self._classes)
@@ -324,6 +361,7 @@ class StreamLearner:
                 "format": MODEL_FORMAT,
                 "inputs": self._inputs.as_json(),
                 "texts": list(self._texts),
+                "images": list(self._images),
                 "classes": list(self._classes),
                 "settings": {
                     "random_features": settings.random_features,
@@ -357,6 +395,7 @@ class StreamLearner:
             "n_events": self.n_events,
             "since_keep": self._since_keep,
             "inputs": self._inputs.as_json(),
+            "images": list(self._images),
             "classes": list(self._classes),
         }
         scale = self._standardiser
@@ -368,6 +407,9 @@ class StreamLearner:
         for name, (part_meta, part_arrays) in parts.items():
             meta[name] = part_meta
             arrays |= {f"{name}/{key}": array for key, array in part_arrays.items()}
+        if self._images:
+            pixels = self._kept_images.state(self.rehearsal.events(), len(self._images))
+            arrays |= {f"images/{key}": array for key, array in pixels.items()}
         return LearnerState(meta, arrays)
 
     @classmethod
@@ -404,6 +446,9 @@ class StreamLearner:
         learner._inputs = Inputs.from_json(meta["inputs"])
         learner._census = Census.restore(meta["census"], part(arrays, "census/"))
         learner._texts = learner._census.text_columns
+        learner._images = tuple(str(name) for name in meta["images"])
+        if learner._images:
+            learner._kept_images = KeptImages.restore(part(arrays, "images/"))
         learner._classes = {label: code for code, label in enumerate(meta["classes"])}
         scale = learner._standardiser
         scale.count, scale.mean, scale.squares = (
@@ -423,6 +468,8 @@ class StreamLearner:
             raise ValueError(f"inputs {sorted(shapes)}, classes {learner._classes}")
         if bool(learner._texts) != (learner._mixture.text is not None):
             raise ValueError(f"texts {learner._texts}")
+        if len(learner._images) != int(meta["mixture"]["n_images"]):
+            raise ValueError(f"images {learner._images}")
         return learner
 
 

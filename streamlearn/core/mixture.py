@@ -38,6 +38,7 @@ from streamlearn.core.text_head import (
     widened,
     write_text_scores,
 )
+from streamlearn.core.vision import Images, Vision
 
 Pending = tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int32]]
 
@@ -84,10 +85,11 @@ class Mixture:
             for n in (self.experts.layout.n_a, self.experts.layout.n_b)
         )
 
-    def _draw_slow(self, n_inputs: int) -> SlowWeights:
+    def _draw_slow(self, n_inputs: int, *, images: bool = False) -> SlowWeights:
         settings = self.settings
+        n_random, n_half_lives = settings.random_features, len(settings.half_lives)
         size = slow_size(n_inputs)
-        return draw_slow(settings.seed, settings.random_features, len(settings.half_lives), size)
+        return draw_slow(settings.seed, n_random, n_half_lives, size, images=images)
 
     def _first_experts(self) -> Experts:
         settings, empty = self.settings, np.zeros(0)
@@ -111,11 +113,12 @@ class Mixture:
             n_classes=0,
         )
 
-    def test(self, rows: NDArray[np.float64], texts: Texts) -> Tested:
-        """Predict rows (n, d) and texts as the next events; the recent means move past them."""
+    def test(self, rows: NDArray[np.float64], texts: Texts, images: Images) -> Tested:
+        """Predict rows (n, d), texts and images as the next events; recent means move past them."""
         experts = self.experts
         before = experts.recent_means.copy()
-        features = experts.features(rows, experts.recent_means)
+        seen = experts.see(images, len(rows))
+        features = experts.features(rows, seen, experts.recent_means)
         if experts.n_classes == 0:
             n, k = len(rows), len(self.heads)
             empty = np.zeros((n, 0), np.float32)
@@ -131,28 +134,34 @@ class Mixture:
             return kept
         return keep_with_texts(kept, tested.scores, self.experts.text_share)
 
-    def recall(self, rows: NDArray[np.float64], texts: Texts, n_known: int) -> Tested:
+    def recall(
+        self, rows: NDArray[np.float64], texts: Texts, images: Images, n_known: int
+    ) -> Tested:
         """Scores, now, of events whose labels came late; each on its own, and nothing moves.
 
         `n_known`: classes that were known before these labels.
         """
         experts = self.experts
-        features = experts.features(rows)
+        features = experts.features(rows, experts.see(images, len(rows)))
         scores = experts.scores(features, experts.text_logs(texts))
         mixed, served = experts.mix(scores)
         return Tested(experts.recent_means.copy(), features, scores, mixed, served, n_known)
 
-    def grow(self, n_inputs: int, recent: tuple[int, ...], n_classes: int) -> None:
-        """Room for more inputs and classes; what was learned stays."""
+    def grow(self, n_inputs: int, recent: tuple[int, ...], n_classes: int, n_images: int) -> None:
+        """Room for more inputs, classes and image columns; what was learned stays."""
         old, experts, settings = self.experts.layout, self.experts, self.settings
         self._flush()
         h, k = old.n_half_lives, old.n_label_features
         n_random = random_width(settings.random_features, n_inputs)
-        layout = Layout(n_random, n_inputs, recent, h, label_rows(n_classes), k)
         new_inputs = n_inputs - old.n_inputs
+        if new_inputs or (n_images and experts.vision is None):
+            self.slow = self._draw_slow(n_inputs, images=n_images > 0)
+        if n_images and experts.vision is None:
+            experts.vision = Vision(self.slow.tensors)
+        width = n_images * experts.vision.width if experts.vision is not None else 0
+        layout = Layout(n_random, n_inputs, recent, h, label_rows(n_classes), k, width)
         if new_inputs:
             self.scale = np.concatenate([self.scale, input_scale(layout, new_inputs)], axis=1)
-            self.slow = self._draw_slow(n_inputs)
             more = ((0, 0), (0, len(recent) - len(old.recent)))
             experts.recent_means = np.pad(experts.recent_means, more)
         positions = old.positions_in(layout)
@@ -187,13 +196,13 @@ class Mixture:
         self._take_pool()
         self._take_text()
 
-    def again(self, rows: NDArray[np.float64], tested: Tested) -> Tested:
+    def again(self, rows: NDArray[np.float64], images: Images, tested: Tested) -> Tested:
         """The same step after `grow`: features of the new layout, and no score for new classes."""
         experts = self.experts
         r = tested.recent_before.shape[1]
         recent_means = np.zeros_like(experts.recent_means)
         recent_means[:, :r] = tested.recent_before
-        features = experts.features(rows, recent_means)
+        features = experts.features(rows, experts.see(images, len(rows)), recent_means)
         experts.recent_means = recent_means
         more = ((0, 0), (0, 0), (0, experts.n_classes - tested.served.shape[1]))
         return Tested(
@@ -238,7 +247,7 @@ class Mixture:
                 self.text.weigh(experts.keep_numbers(scores), scores, codes)
             self.text.learn(texts, codes)
             self._take_text()
-        learn_softmax(features, experts.layout.n_random, codes, self._rates, experts.softmax)
+        learn_softmax(features, experts.layout.linear_start, codes, self._rates, experts.softmax)
         a = np.ascontiguousarray(features[:, experts.layout.a])
         b = np.ascontiguousarray(features[:, experts.layout.b])
         self._pending.append((a, b, codes))
@@ -251,10 +260,12 @@ class Mixture:
                 self._take_ridge_weights()
         move_labels(experts.labels, self._decays, codes)
 
-    def weigh_keep(self, rows: NDArray[np.float64], codes: NDArray[np.int32]) -> None:
+    def weigh_keep(
+        self, rows: NDArray[np.float64], images: Images, codes: NDArray[np.int32]
+    ) -> None:
         """Weigh view a's heads anew by how well they recall the reservoir's events."""
         experts = self.experts
-        features = experts.features(rows)
+        features = experts.features(rows, experts.see(images, len(rows)))
         scores = features[:, experts.layout.a] @ experts.ridge_a
         self.pool.set_keep(scores.reshape(len(rows), -1, experts.n_classes), codes)
         experts.keep = self.pool.keep
@@ -325,6 +336,8 @@ class Mixture:
         }
         meta: dict[str, Any] = {"n": self.n, "n_classes": experts.n_classes, "ridge": []}
         meta |= {"n_inputs": layout.n_inputs, "recent": list(layout.recent)}
+        width = layout.image_width
+        meta["n_images"] = 0 if experts.vision is None else width // experts.vision.width
         meta["slow"] = self.slow.hash
         for name, view in zip("ab", self.ridge, strict=True):
             view_meta, view_arrays = view.state()
@@ -349,7 +362,7 @@ class Mixture:
         """
         mixture = cls(settings, key)
         n_inputs, n_classes = int(meta["n_inputs"]), int(meta["n_classes"])
-        mixture.grow(n_inputs, tuple(meta["recent"]), n_classes)
+        mixture.grow(n_inputs, tuple(meta["recent"]), n_classes, int(meta["n_images"]))
         if "text" in meta:
             mixture.text = TextHead.restore(settings, meta["text"], part(arrays, "text/"))
             if mixture.text.expert.n_classes != n_classes:

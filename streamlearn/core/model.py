@@ -44,11 +44,12 @@ from streamlearn.core.records import Frame, Label
 from streamlearn.core.text import STOP_WORD_LISTS, Texts, TextWeights
 from streamlearn.core.text_head import TEXT_HEADS, texts_of
 from streamlearn.core.threads import one_thread
+from streamlearn.core.vision import Images, Vision, images_of
 from streamlearn.errors import FormatError
 
 __all__ = ["MODEL_FORMAT", "Model", "SlowWeights"]
 
-MODEL_FORMAT = 2
+MODEL_FORMAT = 3
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -77,13 +78,19 @@ class Model:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """Columns that the model reads: numbers and categories, then texts."""
-        return tuple(dict.fromkeys((*self._inputs().columns, *self.text_columns)))
+        """Columns that the model reads: numbers and categories, then texts, then images."""
+        inputs, images = self._inputs().columns, self.image_columns
+        return tuple(dict.fromkeys((*inputs, *self.text_columns, *images)))
 
     @property
     def text_columns(self) -> tuple[str, ...]:
         """Columns that it reads word by word."""
         return tuple(self.manifest["texts"])
+
+    @property
+    def image_columns(self) -> tuple[str, ...]:
+        """Columns that it looks at."""
+        return tuple(self.manifest["images"])
 
     @property
     def hash(self) -> str:
@@ -113,8 +120,9 @@ class Model:
         with one_thread():
             return self._experts().alone(*self._read(frame), readout)
 
-    def _read(self, frame: Frame) -> tuple[NDArray[np.float64], Texts]:
-        return self._inputs().rows(frame), texts_of(frame, self.text_columns)
+    def _read(self, frame: Frame) -> tuple[NDArray[np.float64], Texts, Images]:
+        rows = self._inputs().rows(frame)
+        return rows, texts_of(frame, self.text_columns), images_of(frame, self.image_columns)
 
     def _inputs(self) -> Inputs:
         if "inputs" not in self._cache:
@@ -149,6 +157,7 @@ def _build(model: Model, inputs: Inputs) -> Experts:
     n_classes, d = len(model.classes), len(inputs)
     half_lives, decays = settings["half_lives"], settings["label_decays"]
     windows, softmax_rates = settings["windows"], settings["softmax_rates"]
+    vision = Vision(model.slow.tensors) if model.image_columns else None
     layout = Layout(
         n_random=random_width(settings["random_features"], d),
         n_inputs=d,
@@ -156,6 +165,7 @@ def _build(model: Model, inputs: Inputs) -> Experts:
         n_half_lives=len(half_lives),
         n_classes=label_rows(n_classes),
         n_label_features=1 + len(decays),
+        image_width=0 if vision is None else vision.width * len(model.image_columns),
     )
 
     def get(name: str, shape: Sequence[int], dtype: type = np.float64) -> NDArray[Any]:
@@ -202,4 +212,5 @@ def _build(model: Model, inputs: Inputs) -> Experts:
         n_classes=n_classes,
         text=text,
         text_share=share,
+        vision=vision,
     )

@@ -96,7 +96,13 @@ class Rehearsal:
         return {CLUSTERS: self.clusters, UNIFORM: self.uniform}
 
     def choose(self, scale: NDArray[np.float64]) -> None:
-        """Ask both samples for the held-out events, and trust the one that recalls better."""
+        """Ask both samples for the held-out events, and trust the one that recalls better.
+
+        Without numbers all events lie at one place for the clusters: then the uniform one.
+        """
+        if not len(scale):
+            self.trusted = UNIFORM
+            return
         held = self.held.kept()
         samples = self._samples.items()
         self.recalls = {name: recall(sample.kept(), held, scale) for name, sample in samples}
@@ -105,6 +111,12 @@ class Rehearsal:
     def kept(self) -> Kept:
         """All of the trusted sample: centres with counts, or events."""
         return self._samples[self.trusted].kept()
+
+    def events(self) -> list[int]:
+        """All that are kept in any sample, or held out, by event count."""
+        parts = [sample.members().event for sample in self._samples.values()]
+        events: list[int] = np.concatenate([*parts, self.held.kept().event]).tolist()
+        return events
 
     def replay(self, n: int, draw_key: int, *, members: bool = False) -> Replay:
         """`n` rows of the trusted sample, every class as often; none while nothing is kept.

@@ -24,6 +24,8 @@ FLUSH_ROWS = 16  # pending rows before the statistics move
 EAGER_EVENTS = 64  # a stream's first events move them at once
 SOLVE_EVENTS = 16  # at least so many events from one solve to the next
 SOLVE_SHARE = 32  # and at least this part of the events a window holds
+LARGE, LARGE_SHARE = 1024, 16  # above so many features, at least this part of them, too: a solve
+# of 2000 (four image columns) takes 90 ms
 BLOCK_ROWS = 64  # rows that share one product, and their mean weight in every window
 BLOCK_SHARE = 2 / 3  # at most so much of the shortest window
 TINY = 1e-30  # below it statistics become 0, since float32 is slow where it is subnormal
@@ -130,9 +132,13 @@ class RidgeView:
     def solve_due(self, *, every_window: bool = False) -> bool:
         """Solve the windows whose turn it is, by counts alone. True if any weights changed."""
         solved = False
+        n_features = len(self.cross[0])
+        is_large = n_features > LARGE
+        least = max(SOLVE_EVENTS, n_features // LARGE_SHARE) if is_large else SOLVE_EVENTS
+        eager = self.n <= (SOLVE_EVENTS if is_large else EAGER_EVENTS)
         for k, window in enumerate(self.windows):
-            wait = max(SOLVE_EVENTS, min(self.n, window) / SOLVE_SHARE)
-            if every_window or self.n <= EAGER_EVENTS or self.since[k] >= wait:
+            wait = max(least, min(self.n, window) / SOLVE_SHARE)
+            if every_window or eager or self.since[k] >= wait:
                 rho = 2.0 if window <= 100 else 1.0
                 self.weights[k] = _solve(self.grams[k], self.cross[k], rho)
                 self.since[k] = 0
