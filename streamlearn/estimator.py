@@ -11,12 +11,18 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import (
+    check_consistent_length,
+    check_is_fitted,
+    column_or_1d,
+    validate_data,
+)
 
 from streamlearn.core.learner import LearnerState, StreamLearner
 from streamlearn.core.records import MAX_FRAME_EVENTS, Frame
 from streamlearn.core.settings import LearnerSettings
 from streamlearn.errors import InputError
+from streamlearn.estimator_inputs import Inputs, other_than_numbers
 
 # Why a check of scikit-learn's own suite can't hold here: none so far.
 EXPECTED_FAILED_CHECKS: dict[str, str] = {}
@@ -29,7 +35,12 @@ class StreamClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     Rows are learned in the order in which they come, in steps of `step_events`, each step in one
     pass. New classes may come at any time: `classes_` grows, stays sorted, and with it the columns
-    of `predict_proba`. Missing values (NaN) are allowed.
+    of `predict_proba`. Missing values (NaN, None) are allowed.
+
+    X is numbers (n, d), or images: a uint8 array (n, h, w) or (n, h, w, channels), or a list of PNG
+    or JPEG files' bytes, PIL images or uint8 arrays, of any sizes. A data frame, or a 2-D array of
+    objects, may hold columns of numbers, texts and images beside each other. Images are learned as
+    28 x 28 grey pixels; for uint8 pixels as numbers, give `X.reshape(len(X), -1)`.
 
     Parameters
     ----------
@@ -60,6 +71,14 @@ class StreamClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     True
     >>> model.partial_fit(X[:1], [10]).classes_  # a new class, any time
     array([ 0,  1,  2,  3,  4,  5,  6,  7,  8,  9, 10])
+
+    Numbers, texts and images in one row:
+
+    >>> import pandas as pd
+    >>> photo = np.zeros((40, 60, 3), np.uint8)  # or open("photo.jpg", "rb").read()
+    >>> cases = pd.DataFrame({"age": [4, None], "seen": ["a cat", "a dog"], "photo": [photo, None]})
+    >>> StreamClassifier().fit(cases, ["cat", "dog"]).predict_proba(cases).shape
+    (2, 2)
     """
 
     def __init__(
@@ -94,9 +113,7 @@ class StreamClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def predict_proba(self, X: ArrayLike) -> NDArray[np.float64]:
         """(n, C) in the order of `classes_`; rows add up to 1. A class never seen has 0."""
         check_is_fitted(self)
-        rows: NDArray[np.float64] = validate_data(
-            self, X, dtype=np.float64, ensure_all_finite="allow-nan", reset=False
-        )
+        rows = self._inputs(X)
         seen = self.model_.predict_proba(self._frame(rows), readout=self._checked_readout())
         probabilities = np.zeros((len(rows), len(self.classes_)))
         columns = np.searchsorted(self.classes_, np.array(self._seen, self.classes_.dtype))
@@ -108,9 +125,7 @@ class StreamClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def _learn(
         self, X: ArrayLike, y: ArrayLike, classes: ArrayLike | None, *, first: bool
     ) -> "StreamClassifier":
-        rows, labels = validate_data(
-            self, X, y, dtype=np.float64, ensure_all_finite="allow-nan", reset=first
-        )
+        rows, labels = self._pairs(X, y, first=first)
         check_classification_targets(labels)
         self._checked_readout()
         classes_so_far = [] if first else [self.classes_]
@@ -126,10 +141,45 @@ class StreamClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         label_codes = np.array(codes, np.int32)
         size = self.step_events * max(1024 // self.step_events, 1)  # a frame holds whole steps
         for start in range(0, len(rows), size):
-            cut = slice(start, start + size)
-            self.learner_.learn(self._frame(rows[cut], label_codes[cut]))
+            stop = min(start + size, len(rows))
+            self.learner_.learn(self._frame(rows.rows(start, stop), label_codes[start:stop]))
         self.model_ = self.learner_.model()
         return self
+
+    def _pairs(self, X: Any, y: Any, *, first: bool) -> tuple[Inputs, NDArray[Any]]:
+        """The rows and their labels; InputError, ValueError or TypeError where they are none."""
+        known = {} if first else self._kinds
+        mixed = other_than_numbers(X, known)
+        self._kinds: dict[str, str] = known | ({} if mixed is None else mixed.kinds)
+        if mixed is None:
+            rows, labels = validate_data(
+                self, X, y, dtype=np.float64, ensure_all_finite="allow-nan", reset=first
+            )
+            return self._named(rows), labels
+        labels = column_or_1d(y, warn=True)
+        check_consistent_length(mixed.numbers, labels)
+        return self._checked(mixed, X, first=first), labels
+
+    def _inputs(self, X: Any) -> Inputs:
+        mixed = other_than_numbers(X, self._kinds)
+        if mixed is not None:
+            return self._checked(mixed, X, first=False)
+        return self._named(
+            validate_data(self, X, dtype=np.float64, ensure_all_finite="allow-nan", reset=False)
+        )
+
+    def _named(self, rows: NDArray[np.float64]) -> Inputs:
+        names = getattr(self, "feature_names_in_", [f"x{at}" for at in range(rows.shape[1])])
+        return Inputs(np.ascontiguousarray(rows), tuple(map(str, names)))
+
+    def _checked(self, rows: Inputs, X: Any, *, first: bool) -> Inputs:
+        """Its columns are those that were learned; scikit-learn looks at the names."""
+        if len(rows) == 0:
+            raise InputError("X holds no rows; give at least one")
+        width = len(rows.columns) + len(rows.texts) + len(rows.images)
+        shown = X if hasattr(X, "columns") else np.empty((len(rows), width))
+        validate_data(self, shown, skip_check_array=True, reset=first)
+        return rows
 
     def _settings(self) -> LearnerSettings:
         if not 1 <= self.step_events <= MAX_FRAME_EVENTS or self.random_features < 1:
@@ -153,17 +203,18 @@ class StreamClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             )
         return self.readout
 
-    def _frame(self, rows: NDArray[np.float64], codes: NDArray[np.int32] | None = None) -> Frame:
-        """Rows (n, d) as events, unlabelled without codes (n,). A class goes by its code."""
-        names = getattr(self, "feature_names_in_", [f"x{at}" for at in range(rows.shape[1])])
+    def _frame(self, rows: Inputs, codes: NDArray[np.int32] | None = None) -> Frame:
+        """Rows as events, unlabelled without codes (n,). A class goes by its code."""
         first = self.learner_.n_events
         return Frame(
             stream="estimator",
-            columns=tuple(map(str, names)),
-            numbers=np.ascontiguousarray(rows),
+            columns=rows.columns,
+            numbers=rows.numbers,
             label_codes=np.full(len(rows), -1, np.int32) if codes is None else codes,
             label_values=() if codes is None else tuple(range(len(self._seen))),
             event_time_s=np.arange(first, first + len(rows), dtype=np.float64),
+            texts=rows.texts,
+            images=rows.images,
         )
 
     def __sklearn_tags__(self) -> Any:

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from numpy.typing import NDArray
+from PIL import Image
 from sklearn.base import clone
 from sklearn.datasets import load_breast_cancer, load_digits
 from sklearn.linear_model import LogisticRegression
@@ -20,6 +21,8 @@ from streamlearn.core.records import Frame
 from streamlearn.core.settings import LearnerSettings
 from streamlearn.errors import InputError
 from streamlearn.estimator import EXPECTED_FAILED_CHECKS, StreamClassifier
+from streamlearn.wire import image_codec
+from tests.wire.pictures import file_of
 
 
 def expected_failed(estimator: object) -> dict[str, str]:
@@ -127,3 +130,109 @@ def test_what_does_not_fit_is_named() -> None:
         StreamClassifier(step_events=0).fit(X, y)
     with pytest.raises(InputError, match="all text or all numbers"):
         StreamClassifier().fit(X, y).partial_fit(X, list("abab"))
+
+
+# --- images and texts --------------------------------------------------------------------------
+
+
+def photos(n: int, *shape: int) -> NDArray[np.uint8]:
+    return np.random.default_rng(4).integers(0, 256, (n, *shape), dtype=np.uint8)
+
+
+def learned(monkeypatch: pytest.MonkeyPatch) -> list[Frame]:
+    """What reaches the learner from now on."""
+    frames: list[Frame] = []
+    learn = StreamLearner.learn
+
+    def spied(self: StreamLearner, frame: Frame, **options: Any) -> Any:
+        frames.append(frame)
+        return learn(self, frame, **options)
+
+    monkeypatch.setattr(StreamLearner, "learn", spied)
+    return frames
+
+
+def objects(cells: list[Any]) -> NDArray[Any]:
+    array = np.empty(len(cells), object)
+    array[:] = cells
+    return array
+
+
+@pytest.mark.parametrize("shape", [(28, 28), (20, 30), (20, 30, 1), (20, 30, 3), (20, 30, 4)])
+def test_images_reach_the_learner_however_they_are_given(
+    monkeypatch: pytest.MonkeyPatch, shape: tuple[int, ...]
+) -> None:
+    frames, X, y = learned(monkeypatch), photos(40, *shape), [0, 1] * 20
+    expected = [image_codec.shrink(one) for one in X]
+    flat = X[..., 0] if X.ndim == 4 and X.shape[3] == 1 else X
+    files = [file_of(one) for one in flat]
+    pictures = [Image.fromarray(one) for one in flat]
+    given = (X, list(X), files, pictures, objects(files), objects(pictures))
+    first = None
+    for images in given:
+        frames.clear()
+        model = StreamClassifier(random_features=16, step_events=8).fit(images, y)
+        [frame] = frames
+        assert frame.columns == () and frame.numbers.shape == (40, 0)
+        np.testing.assert_array_equal(frame.images["image"].pixels, expected)
+        assert frame.images["image"].present.all()
+        said = model.predict_proba(images[:3])
+        first = said if first is None else first
+        np.testing.assert_array_equal(said, first)
+
+
+def cases(n: int) -> pd.DataFrame:
+    photo: list[Any] = [
+        None if at % 3 == 2 else file_of(one) for at, one in enumerate(photos(n, 9, 9))
+    ]
+    weight = [np.nan if at % 4 == 3 else float(at % 7) for at in range(n)]
+    said = [None if at % 5 == 4 else f"case {at} of many words" for at in range(n)]
+    return pd.DataFrame({"weight": weight, "said": said, "photo": photo})
+
+
+def test_numbers_texts_and_images_in_one_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    frames, table = learned(monkeypatch), cases(60)
+    model = StreamClassifier(random_features=16, step_events=16).fit(table, ["a", "b"] * 30)
+    [frame] = frames
+    assert frame.columns == ("weight",) and set(frame.texts) == {"said"}
+    np.testing.assert_array_equal(frame.numbers[:, 0], table["weight"])
+    assert frame.texts["said"][4] is None and frame.texts["said"][5] == "case 5 of many words"
+    assert frame.images["photo"].present.tolist() == [at % 3 != 2 for at in range(60)]
+    assert model.feature_names_in_.tolist() == ["weight", "said", "photo"]
+    assert model.predict_proba(table[:5]).shape == (5, 2)
+    twin = copy.deepcopy(model)
+    missing = pd.DataFrame({"weight": [1.0], "said": [None], "photo": [None]})
+    for one in (model, twin):
+        one.partial_fit(missing, ["a"])
+    assert frames[-1].columns == ("weight",) and not frames[-1].images["photo"].present.any()
+    assert np.array_equal(model.predict_proba(table), twin.predict_proba(table))
+    rows = np.array(table, object)
+    again = StreamClassifier(random_features=16, step_events=16).fit(rows, ["a", "b"] * 30)
+    assert frames[-1].columns == ("x0",) and set(frames[-1].images) == {"x2"}
+    assert again.n_features_in_ == 3
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (lambda table: table[["said", "photo", "weight"]], "feature names should match"),
+        (lambda table: table[["weight", "said"]], "yet now missing"),
+        (lambda table: table.assign(photo=b"none"), "neither PNG nor JPEG"),
+        (lambda table: table.assign(photo=3), "the rows before it are images"),
+        (lambda table: table.assign(said=3), "the rows before it are texts"),
+        (lambda table: table.assign(weight=np.inf), "infinite"),
+        (lambda table: table[:0], "no rows"),
+    ],
+)
+def test_rows_that_do_not_fit_what_was_learned(change: Any, why: str) -> None:
+    table = cases(20)
+    model = StreamClassifier(random_features=16).fit(table, ["a", "b"] * 10)
+    with pytest.raises(ValueError, match=why):
+        model.predict(change(table))
+    with pytest.raises(ValueError, match=why):
+        model.partial_fit(change(table), ["a", "b"] * (len(change(table)) // 2))
+
+
+def test_labels_have_to_be_as_many_as_images() -> None:
+    with pytest.raises(ValueError, match="inconsistent numbers of samples"):
+        StreamClassifier().fit(photos(4, 28, 28), [0, 1])

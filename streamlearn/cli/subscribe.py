@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from streamlearn.cli.options import Bootstrap, ConfigFile, Prefix, load_config
+from streamlearn.cli.options import Bootstrap, ConfigFile, Images, Prefix, load_config
 
 if TYPE_CHECKING:
     from streamlearn.config import Config
@@ -35,6 +35,7 @@ def subscribe(
             show_default=False,
         ),
     ] = None,
+    image: Images = None,
     verify: Annotated[
         bool,
         typer.Option(
@@ -92,7 +93,7 @@ def subscribe(
         if stream is not None and not (follow or verify):
             subscriber.model(stream)  # else: unknown, with those known
         if predict is not None:
-            _predict(subscriber, stream, predict, json)
+            _predict(subscriber, stream, predict, tuple(image or ()), json)
         elif follow or verify:
             with _serving(subscriber, metrics_port):
                 _follow(subscriber, stream, settings if verify else None, json)
@@ -226,7 +227,9 @@ def _print_version(held: "Held", json: bool, console: Console) -> None:
         console.print(f"{held.model.stream}: version {held.model.version}{delay}")
 
 
-def _predict(subscriber: "Subscriber", stream: str | None, file: Path, json: bool) -> None:
+def _predict(
+    subscriber: "Subscriber", stream: str | None, file: Path, images: tuple[str, ...], json: bool
+) -> None:
     from streamlearn.errors import InputError
     from streamlearn.sources import open_source
 
@@ -241,7 +244,7 @@ def _predict(subscriber: "Subscriber", stream: str | None, file: Path, json: boo
     console = Console(stderr=True, highlight=False)
     console.print(f"[dim]{name}, version {current.version}[/]")
     n = n_labelled = n_right = 0
-    with open_source(file, stream_name=name) as source:
+    with open_source(file, stream_name=name, images=images) as source:
         for frame in source.frames():
             probabilities = current.predict_proba(frame)  # (n, C)
             best = probabilities.argmax(axis=1).tolist() if current.classes else []

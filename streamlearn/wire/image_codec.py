@@ -114,7 +114,7 @@ def read(raw: bytes, *, at_most: int = MAX_FRAME_PIXELS) -> Picture:
                 f"the frame's images have more than {MAX_FRAME_PIXELS} pixels together; "
                 "send fewer in a frame, or smaller ones"
             )
-        return Picture(raw, _pixels(_upright(image)), n_pixels)
+        return Picture(raw, _pixels(_upright(_drafted(image))), n_pixels)
 
     return _read(raw, seen)
 
@@ -167,10 +167,14 @@ def _checked_size(size: tuple[int, int]) -> int:
     return width * height
 
 
-def _upright(image: File) -> Image.Image:
-    """Grey, IMAGE_SIDE x IMAGE_SIDE, turned as its EXIF says."""
+def _drafted(image: File) -> File:
     if isinstance(image, JpegImageFile):  # decode fewer pixels, and no colour, where that will do
         image.draft("L", (2 * IMAGE_SIDE, 2 * IMAGE_SIDE))
+    return image
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """Grey, IMAGE_SIDE x IMAGE_SIDE, turned as its EXIF says."""
     image.load()
     small = _shrunk(_grey(image))
     turn = None
@@ -215,6 +219,12 @@ def shrink(array: NDArray[np.uint8]) -> NDArray[np.uint8]:
     if array.shape == _SIZE:
         return array
     return _pixels(_shrunk(_grey(_image_of(array))))
+
+
+def shrink_image(image: Image.Image) -> NDArray[np.uint8]:
+    """(IMAGE_SIDE, IMAGE_SIDE) of an image that Pillow holds, of any mode."""
+    _checked_size(image.size)
+    return _pixels(_upright(image))
 
 
 def to_png(array: NDArray[np.uint8]) -> bytes:
