@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from sklearn.neighbors import KNeighborsClassifier
 
-from streamlearn.wire import image_codec
+from streamlearn.wire import image_codec, image_pixels
 
 Pixels = NDArray[np.uint8]
 SIDE = 28
@@ -96,7 +96,7 @@ def shapes(path: str) -> None:
     with np.load(path) as data:
         X, y = data["X"], data["y"]
     ways: dict[str, Callable[[Pixels], Pixels]] = {
-        "each side": image_codec.shrink,
+        "each side": image_pixels.shrink,
         "margins": with_margins,
     }
     for seed in range(3):

@@ -15,7 +15,7 @@ from PIL import Image
 
 from streamlearn.core.records import ImageColumn
 from streamlearn.errors import InputError
-from streamlearn.wire import image_codec
+from streamlearn.wire import image_codec, image_pixels
 from streamlearn.wire.event_rules import RefusedError
 
 NUMBER, TEXT = "number", "text"
@@ -151,8 +151,8 @@ def _pixels(cell: Any) -> NDArray[np.uint8]:
         case bytes() | bytearray() | memoryview():
             return image_codec.read(bytes(cell)).pixels
         case np.ndarray():
-            return image_codec.shrink(cell)
+            return image_pixels.shrink(cell)
         case Image.Image():
-            return image_codec.shrink_image(cell)
+            return image_pixels.shrink_image(cell)
         case _:
             raise TypeError("the rows before it are images; give one type a column")

@@ -21,7 +21,7 @@ from streamlearn.core.records import Frame
 from streamlearn.core.settings import LearnerSettings
 from streamlearn.errors import InputError
 from streamlearn.estimator import EXPECTED_FAILED_CHECKS, StreamClassifier
-from streamlearn.wire import image_codec
+from streamlearn.wire import image_pixels
 from tests.wire.pictures import file_of
 
 
@@ -163,7 +163,7 @@ def test_images_reach_the_learner_however_they_are_given(
     monkeypatch: pytest.MonkeyPatch, shape: tuple[int, ...]
 ) -> None:
     frames, X, y = learned(monkeypatch), photos(40, *shape), [0, 1] * 20
-    expected = [image_codec.shrink(one) for one in X]
+    expected = [image_pixels.shrink(one) for one in X]
     flat = X[..., 0] if X.ndim == 4 and X.shape[3] == 1 else X
     files = [file_of(one) for one in flat]
     pictures = [Image.fromarray(one) for one in flat]

@@ -25,7 +25,7 @@ def test_starting_a_worker_or_a_subscriber_waits_for_no_library_that_it_does_not
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     loaded = set(json.loads(done.stdout))
-    assert not loaded & {"torch", "sklearn", "pandas", "scipy.stats", "matplotlib"}
+    assert not loaded & {"torch", "sklearn", "pandas", "scipy.stats", "matplotlib", "PIL"}
 
 
 @pytest.mark.parametrize("name", streamlearn.__all__)

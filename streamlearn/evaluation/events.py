@@ -50,6 +50,19 @@ def pick(frame: Frame, chosen: NDArray[np.intp]) -> Frame:
     )
 
 
+def with_pixels(frame: Frame) -> Frame:
+    """The frame with its images' pixels as number columns, for learners that know no images."""
+    if not frame.images:
+        return frame
+    columns, parts = list(frame.columns), [frame.numbers]
+    for name, image in frame.images.items():
+        pixels = image.pixels.reshape(len(frame), -1).astype(np.float64)
+        pixels[~image.present] = np.nan
+        parts.append(pixels)
+        columns += [f"{name}/{at}" for at in range(pixels.shape[1])]
+    return replace(frame, columns=tuple(columns), numbers=np.hstack(parts), images={})
+
+
 def joined(frames: Sequence[Frame]) -> Frame:
     """Frames of one stream as one, whatever columns each has."""
     columns = tuple(dict.fromkeys(name for frame in frames for name in frame.columns))

@@ -1,7 +1,8 @@
 """Peers: other people's learners on the same events, tested and learned at the same steps.
 
 In: frames, and who is asked for. Out: a PeerResult each. `peer_models` has them; here is who there
-is, and the run. All on one thread, as the learner is: with more, these small steps take longer.
+is, and the run. They get images as 784 numbers. All on one thread, as the learner is: with more,
+these small steps take longer.
 
 | asked for          | is                                                        | reads    |
 |--------------------|-----------------------------------------------------------|----------|
@@ -27,6 +28,7 @@ from streamlearn.core.learner import step_cuts
 from streamlearn.core.records import Frame
 from streamlearn.core.threads import one_thread
 from streamlearn.errors import InputError
+from streamlearn.evaluation.events import with_pixels
 from streamlearn.evaluation.peer_models import LinearPeer, NetworkPeer, Peer, RiverPeer
 
 INSTALL = "pip install 'streamlearn[benchmarks]'"
@@ -145,6 +147,7 @@ class Peers:
         """Of each peer: whether it named each labelled event of the frame."""
         if not self._asked:
             return {}
+        frame = with_pixels(frame)
         first = frame.stream not in self._peers
         if first:
             self._peers[frame.stream] = peers_for(frame, self._asked, self._seed)

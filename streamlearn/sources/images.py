@@ -17,7 +17,8 @@ from streamlearn.core.records import ImageColumn
 from streamlearn.errors import InputError
 from streamlearn.wire.event_codec import MAX_FRAME_BYTES
 from streamlearn.wire.event_rules import RefusedError
-from streamlearn.wire.image_codec import Picture, column_of, read, shrink, to_png
+from streamlearn.wire.image_codec import Picture, column_of, read
+from streamlearn.wire.image_pixels import shrink, to_png
 
 ROWS = 64  # with images, that many at a time: each may be a file of some MB
 SMALLEST_SIDE = 8  # of an array: less is taken for a grid of numbers

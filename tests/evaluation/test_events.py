@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from streamlearn.core.learner import StreamLearner
-from streamlearn.core.records import Frame
+from streamlearn.core.records import IMAGE_SIDE, Frame, ImageColumn
 from streamlearn.core.settings import LearnerSettings
-from streamlearn.evaluation.events import PIECE_EVENTS, joined, pick, pieces
+from streamlearn.evaluation.events import PIECE_EVENTS, joined, pick, pieces, with_pixels
 
 
 def frame(n: int = 700) -> Frame:
@@ -19,6 +19,12 @@ def frame(n: int = 700) -> Frame:
     ids = tuple(map(str, range(n)))
     times = np.arange(float(n))
     return Frame("s", ("x", "y"), numbers, codes, ("a", "b", 3), times, ids, texts)
+
+
+def images(n: int) -> ImageColumn:
+    """Every fourth is missing."""
+    pixels = np.random.default_rng(1).integers(0, 256, (n, IMAGE_SIDE, IMAGE_SIDE), np.uint8)
+    return ImageColumn.of_some([None if at % 4 == 3 else one for at, one in enumerate(pixels)])
 
 
 @pytest.mark.parametrize("step", [1, 8, 32, 100, 256])
@@ -59,3 +65,24 @@ def test_joined_frames_have_all_columns() -> None:
     np.testing.assert_array_equal(both.numbers[3:, [2, 0]], second.numbers)
     assert np.isnan(both.numbers[:3, 2]).all() and np.isnan(both.numbers[3:, 1]).all()
     assert both.texts["u"] == (None, None, None, "a", "b", None, "c")
+
+
+def test_images_are_cut_picked_and_joined_with_their_events() -> None:
+    whole = images(300)
+    shown = replace(frame(300), images={"i": whole})
+    parts = list(pieces(shown, 32, first=True))
+    assert len(parts) > 1
+    back = joined([*parts, frame(5)]).images["i"]
+    np.testing.assert_array_equal(back.pixels[:300], whole.pixels)
+    assert back.present.tolist() == [*whole.present.tolist(), *[False] * 5]
+    one = pick(shown, np.array([7, 2])).images["i"]
+    np.testing.assert_array_equal(one.pixels, whole.pixels[[7, 2]])
+    assert one.present.tolist() == [False, True]
+
+
+def test_pixels_as_numbers() -> None:
+    assert with_pixels(frame(3)).columns == ("x", "y")
+    flat = with_pixels(replace(frame(8), images={"i": images(8)}))
+    assert flat.columns[:3] == ("x", "y", "i/0") and len(flat.columns) == 2 + 784
+    np.testing.assert_array_equal(flat.numbers[6, 2:], images(8).pixels[6].ravel())
+    assert np.isnan(flat.numbers[[3, 7], 2:]).all() and not flat.images

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from streamlearn.core.learner import step_cuts
-from streamlearn.core.records import Frame, Label
+from streamlearn.core.records import IMAGE_SIDE, Frame, ImageColumn, Label
 from streamlearn.core.settings import LearnerSettings
 from streamlearn.errors import InputError
 from streamlearn.evaluation import evaluate
@@ -60,6 +60,18 @@ def test_a_peer_is_tested_before_it_learns() -> None:
         replace(f, label_codes=np.random.default_rng(9).permutation(f.label_codes)) for f in given
     ]
     assert np.mean(score(LinearPeer(0), shuffled)) < 0.6
+
+
+def test_peers_see_pixels() -> None:
+    given = []
+    for frame in frames(600):
+        bright = 200 * (frame.label_codes[:, None, None] * np.tri(IMAGE_SIDE, dtype=np.uint8))
+        image = ImageColumn.of(bright.astype(np.uint8))
+        given.append(replace(frame, columns=(), numbers=frame.numbers[:, :0], images={"i": image}))
+    peers = Peers(["sklearn"], step=16, seed=0)
+    for frame in given:
+        peers.test_then_learn(frame)
+    assert peers.results()[0].accuracy > 0.95
 
 
 def test_the_linear_peer_takes_new_classes_columns_and_gaps() -> None:

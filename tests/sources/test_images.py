@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from streamlearn.core.records import Frame
 from streamlearn.errors import InputError
 from streamlearn.sources import Inferred, grouping, open_source
-from streamlearn.wire import event_codec, image_codec
+from streamlearn.wire import event_codec, image_pixels
 from tests.wire.pictures import JPEG, PNG, file_of, slope
 
 
@@ -50,7 +50,7 @@ def test_an_npz_of_bytes_holds_images(tmp_path: Path, shape: tuple[int, ...]) ->
     assert "image: image (as 28 x 28 grey)" in lines(inferred)
     assert [len(frame) for frame in frames] == [256, 44]
     assert frames[0].columns == () and frames[0].numbers.shape == (256, 0)
-    expected = [image_codec.shrink(one) for one in X[::-1]]
+    expected = [image_pixels.shrink(one) for one in X[::-1]]
     np.testing.assert_array_equal(pixels(frames), expected)
     assert labels(frames) == [at % 3 for at in range(299, -1, -1)]
     assert frames[0].images["image"].present.all()

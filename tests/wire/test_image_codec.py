@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from streamlearn.core.records import IMAGE_SIDE, ImageColumn
-from streamlearn.wire import image_codec
+from streamlearn.wire import image_codec, image_pixels
 from streamlearn.wire.event_rules import RefusedError
 from tests.wire.pictures import JPEG, PNG, file_of, slope
 
@@ -65,7 +65,7 @@ def luma(colour: NDArray[np.uint8]) -> NDArray[np.float64]:
 def test_an_image_of_the_right_size_is_itself() -> None:
     grey = noise(IMAGE_SIDE, IMAGE_SIDE)
     np.testing.assert_array_equal(pixels(file_of(grey)), grey)
-    np.testing.assert_array_equal(image_codec.shrink(grey), grey)
+    np.testing.assert_array_equal(image_pixels.shrink(grey), grey)
 
 
 @given(st.integers(1, 80), st.integers(1, 80), st.integers(0, 99))
@@ -188,13 +188,13 @@ def test_of_moving_pictures_the_first_counts() -> None:
 
 def test_each_different_file_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
     opened: list[int] = []
-    real = image_codec._opened
+    real = image_pixels._opened
 
     def counted(raw: bytes) -> Any:
         opened.append(len(raw))
         return real(raw)
 
-    monkeypatch.setattr(image_codec, "_opened", counted)
+    monkeypatch.setattr(image_pixels, "_opened", counted)
     refused: dict[int, str] = {}
     column = image_codec.Pictures().column([PNG, None, JPEG, b"GIF", PNG], refused.setdefault)
     assert opened == [len(PNG), len(JPEG), 3]
@@ -218,14 +218,14 @@ def test_columns_are_cut_picked_and_joined_as_their_rows() -> None:
 def test_arrays_become_what_their_files_do(shape: tuple[int, ...]) -> None:
     array = noise(*shape)
     np.testing.assert_array_equal(
-        image_codec.shrink(array), image_codec.read(image_codec.to_png(array)).pixels
+        image_pixels.shrink(array), image_codec.read(image_pixels.to_png(array)).pixels
     )
 
 
 @pytest.mark.parametrize("array", [noise(4), noise(4, 4, 2), noise(2, 2, 2, 3), np.ones((4, 4))])
 def test_arrays_that_are_no_image(array: NDArray[Any]) -> None:
     with pytest.raises(RefusedError, match="give uint8 of shape"):
-        image_codec.shrink(array)
+        image_pixels.shrink(array)
 
 
 # --- what is refused ---------------------------------------------------------------------------
@@ -266,8 +266,8 @@ def test_what_claims_to_be_large_is_refused_before_its_pixels_are_read(
     def load(self: object) -> None:
         raise AssertionError("pixels are read")
 
-    monkeypatch.setattr(image_codec.PngImageFile, "load", load)
-    monkeypatch.setattr(image_codec.JpegImageFile, "load", load)
+    monkeypatch.setattr(image_pixels.PngImageFile, "load", load)
+    monkeypatch.setattr(image_pixels.JpegImageFile, "load", load)
     assert "send it smaller" in refusal(raw) or "broken" in refusal(raw)
 
 
