@@ -4,11 +4,15 @@
 #   make test     all tests, doctests included; those with a broker start their own
 #   make check    format, lint, types, import contracts
 #   make bench    throughput and latency, as ratios to a raw consumer
+#   make bench-learning  accuracy, cost and memory beside other people's learners (ARGS=--quick:
+#                   minutes, --full: hours, --write: docs/benchmarks.md anew from out/)
+#   make bench-gpu  adaptations a second of the inner loop: one by one, batched, CUDA graph
 #   make bench-streams   memory and speed with 10 to 100,000 streams in one worker
 #   make bench-startup   a subscriber's start and a worker's restore with 1,000 streams
 #   make chaos    kill workers and broker for MINUTES=30 while events flow; the verdict
 #   make soak     constant load for MINUTES=20: memory, handles, lag, latency and their slopes
 #   make setup    only the environment, in .venv
+#   make peers    the same, with the learners that benchmarks compare with
 #   make lock     the pins in requirements/ after pyproject.toml changed (ARGS=--upgrade: newest)
 #   make clean    remove what was built
 #
@@ -18,7 +22,8 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check bench bench-streams bench-startup chaos soak lock clean
+.PHONY: help setup peers demo test check bench bench-learning bench-gpu bench-streams bench-startup \
+	chaos soak lock clean
 MINUTES ?=
 
 NEW_ENOUGH := import sys; raise SystemExit(sys.version_info < (3, 11))
@@ -27,6 +32,7 @@ PYTHON ?= $(shell for name in python3 python3.14 python3.13 python3.12 python3.1
 
 BIN := .venv/bin
 READY := .venv/ready
+PEERS := .venv/peers
 
 help:
 	@sed -n '2,/^$$/s/^# \{0,1\}//p' Makefile
@@ -44,6 +50,12 @@ $(READY): requirements/uv.txt requirements/dev.txt pyproject.toml
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	@touch $@
 
+peers: $(PEERS)
+
+$(PEERS): $(READY) requirements/benchmarks.txt
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements/benchmarks.txt
+	@touch $@
+
 demo: setup
 	@$(BIN)/streamlearn demo $(ARGS)
 
@@ -58,6 +70,12 @@ test: setup
 
 bench: setup
 	$(BIN)/python benchmarks/throughput.py $(ARGS)
+
+bench-learning: peers
+	nice -n 10 $(BIN)/python -m benchmarks.learning $(ARGS)
+
+bench-gpu: setup
+	$(BIN)/python -m benchmarks.gpu $(ARGS)
 
 bench-streams: setup
 	$(BIN)/python benchmarks/streams.py $(ARGS)
@@ -77,6 +95,9 @@ lock: setup
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 		--no-header --no-annotate --no-emit-index-url --no-emit-find-links $(ARGS) \
 		--extra dev -o requirements/dev.txt pyproject.toml
+	echo river | $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+		--no-header --no-annotate --no-emit-index-url $(ARGS) \
+		--constraint requirements/dev.txt -o requirements/benchmarks.txt -
 
 clean:
 	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

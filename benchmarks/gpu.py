@@ -1,6 +1,6 @@
 """Adaptations a second of the inner loop against the number of streams: loop, batched, graph.
 
-    python benchmarks/gpu.py [--slots 1 16 256 1024] [--events 16] [--seconds 1.5]
+    make bench-gpu    or: python -m benchmarks.gpu [--slots 1 16 256 1024] [--events 16]
 
 An adaptation is one stream's k = 3 steps on 16 new and 16 replayed events; the network is
 32-64-64-10 with rank 2. `loop` adapts one stream after the other with autograd, `eager` all slots
@@ -14,14 +14,17 @@ says so.
 
 import argparse
 import math
+import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import fields
 from functools import partial
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from benchmarks.jobs import Job, Row, Scale, Skip
 from streamlearn.core.adapt import AdaptSettings, Batch, InnerLoop
 from streamlearn.core.encoder import logits, slow_tensors, stack
 from streamlearn.core.gradients import Objective, goal, loss_at
@@ -30,6 +33,7 @@ from streamlearn.core.network_spec import NetworkSpec, new_weights, slow_weights
 SPEC = NetworkSpec(inputs=32, hidden=(64, 64), rank=2, classes=16)
 CLASSES = 10
 SETTINGS = AdaptSettings(steps=3, rate=0.1)
+SLOTS, EVENTS, SECONDS = (1, 16, 256, 1024), 16, 1.5
 LOOP_STREAMS = 64  # the loop's speed does not depend on how many streams wait for it
 
 
@@ -117,8 +121,10 @@ def pinned(batch: Batch) -> Batch:
     return Batch(**{f.name: getattr(batch, f.name).pin_memory() for f in fields(Batch)})
 
 
-def measure(slots: int, events: int, seconds: float, device: str, cores: int) -> None:
-    """The lines of one number of streams on one device."""
+def measure(
+    slots: int, events: int, seconds: float, device: str, cores: int
+) -> Iterator[tuple[str, float, float]]:
+    """How, adaptations a second, difference from the loop: of one number of streams."""
     slow = slow_weights(SPEC)
     batch = some_batch(inner_loop(slots, events, "cpu"))
     phi = stack(SPEC, [new_weights(SPEC, slot) for slot in range(slots)])
@@ -133,7 +139,7 @@ def measure(slots: int, events: int, seconds: float, device: str, cores: int) ->
 
     core = time.process_time if device == "cpu" else device_clock
     truth = loop_all().cpu()
-    line(device, "loop", slots, per_second(loop_all, few, seconds, core), 0.0)
+    yield "loop", per_second(loop_all, few, seconds, core), 0.0
     here, phi_here = on_device(batch, device), phi.to(device)
     ways = [("eager", inner_loop(slots, events, device), here, phi_here, core)]
     if device == "cpu":
@@ -146,33 +152,53 @@ def measure(slots: int, events: int, seconds: float, device: str, cores: int) ->
     for name, loop, given, weights, clock in ways:
         off = (loop.adapt(weights, given).phi[:few].cpu() - truth).abs().max()
         call = partial(loop.adapt, weights, given)
-        line(device, name, slots, per_second(call, slots, seconds, clock), float(off))
+        yield name, per_second(call, slots, seconds, clock), float(off)
 
 
-def line(device: str, name: str, slots: int, speed: float, off: float) -> None:
-    """One row of the table."""
-    print(f"{device:6s}{name:16s}{slots:8d}{speed:14,.0f}{off:12.1e}", flush=True)
+def devices() -> list[str]:
+    """Those that are here."""
+    return ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
+
+
+def jobs(scale: Scale, _: Path | None) -> tuple[list[Job], list[Skip]]:
+    """A device and a number of streams each, for `benchmarks.learning`."""
+    skipped = [] if len(devices()) > 1 else [Skip("inner loop on CUDA", "there is no device here")]
+    made = [
+        Job("gpu", f"{slots} streams", device, (0,), scale, None)
+        for device in devices()
+        for slots in (SLOTS if scale.wide else SLOTS[-1:])
+    ]
+    return made, skipped
+
+
+def run(job: Job) -> list[Row]:
+    """All ways of one number of streams."""
+    slots, cores = int(job.setting.split()[0]), os.cpu_count() or 1
+    lines = list(measure(slots, EVENTS, SECONDS, job.who, cores))
+    figures: dict[str, float | None] = {name: speed for name, speed, _ in lines}
+    figures["off"] = max(off for _, _, off in lines)
+    return [Row(job.part, job.setting, job.who, 0, job.scale.name, figures)]
 
 
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--slots", type=int, nargs="+", default=[1, 16, 256, 1024])
-    parser.add_argument("--events", type=int, default=16)
-    parser.add_argument("--seconds", type=float, default=1.5)
+    parser.add_argument("--slots", type=int, nargs="+", default=list(SLOTS))
+    parser.add_argument("--events", type=int, default=EVENTS)
+    parser.add_argument("--seconds", type=float, default=SECONDS)
     options = parser.parse_args()
     cores = torch.get_num_threads()
     torch.set_num_threads(1)
     print(f"torch {torch.__version__}")
     print(f"{'where':6s}{'how':16s}{'streams':>8s}{'adapt./s':>14s}{'off':>12s}")
-    for slots in options.slots:
-        measure(slots, options.events, options.seconds, "cpu", cores)
+    for device in devices():
+        for slots in options.slots:
+            for how, speed, off in measure(slots, options.events, options.seconds, device, cores):
+                print(f"{device:6s}{how:16s}{slots:8d}{speed:14,.0f}{off:12.1e}", flush=True)
     if not torch.cuda.is_available():
         print("cuda: no device here; its lines are left out and no graph was captured")
-        return
-    print(f"cuda: {torch.cuda.get_device_name()}")
-    for slots in options.slots:
-        measure(slots, options.events, options.seconds, "cuda", cores)
+    else:
+        print(f"cuda: {torch.cuda.get_device_name()}")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Micro-clusters against a uniform reservoir, and suggested labels against random ones.
 
-    python benchmarks/representatives.py MNIST.npz WATCH.npz [--seeds 3]
+    python -m benchmarks.representatives MNIST.npz WATCH.npz [--seeds 3]
 
 Both npz hold X and y; WATCH also `subject` and `order`. One pass over 80 % of a shuffled stream in
 frames of 256; the rest is the test. What is kept at the end, and nothing else, trains each head:
@@ -16,13 +16,14 @@ statistics (prior) or from nothing.
 
 import argparse
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from time import process_time
 
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.jobs import Job, Row, Scale, Skip
 from streamlearn.core.microclusters import MicroClusters
 from streamlearn.core.modes import find_modes
 from streamlearn.core.recall import choose, held_out, recall
@@ -34,10 +35,13 @@ FRAME_EVENTS = 256
 BUDGETS = (5, 20)
 RANDOM_FEATURES = 500
 POOL, LABELS, DRAWS = 100, (5, 10, 20), 5
+FILES = {"mnist_5k": "mnist_5k/data.npz", "watch_imu": "watch_imu/data.npz"}
+ASKED = "watch_imu, labels asked for"
 PRIOR_EVENTS = 30.0  # that everyone else's statistics count for
 
 Rows = NDArray[np.float64]
 Codes = NDArray[np.int32]
+Asked = dict[tuple[str, int, str], list[float]]
 Head = Callable[[Kept, Rows, Rows], NDArray[np.int64]]
 
 
@@ -90,56 +94,63 @@ def ridge(kept: Kept, test: Rows, scale: Rows) -> NDArray[np.int64]:
 HEADS: dict[str, Head] = {"means": means, "ridge": ridge, "nearest": nearest}
 
 
-def compare(name: str, x: Rows, y: Codes, scale: Rows, seeds: int) -> None:
-    """Print one table: kept how, against heads and budgets."""
+def compare(
+    name: str, x: Rows, y: Codes, scale: Rows, budget: int, seed: int
+) -> tuple[dict[str, dict[str, float]], float, float]:
+    """Accuracy by what was kept and head; events a CPU-second; modes a class."""
+    order = np.random.default_rng(seed).permutation(len(x))
+    train, test = np.split(order, [len(x) * 4 // 5])
+    clusters = MicroClusters(capacity=budget)
+    uniform = UniformReservoir(capacity=budget, key=stream_key(seed, name))
+    held = UniformReservoir(capacity=10, key=stream_key(seed, f"{name} held out"))
+    spent = 0.0
+    for start in range(0, len(train), FRAME_EVENTS):
+        event = np.arange(start, min(start + FRAME_EVENTS, len(train)))
+        rows, codes, time_s = x[train[event]], y[train[event]], event.astype(np.float64)
+        ask = held_out(event, key=seed)
+        kept_codes = np.where(ask, -1, codes).astype(np.int32)
+        held_codes = np.where(ask, codes, -1).astype(np.int32)
+        held.offer(rows, held_codes, event, time_s)
+        uniform.offer(rows, kept_codes, event, time_s)
+        began = process_time()
+        clusters.offer(rows, kept_codes, event, time_s, scale)
+        spent += process_time() - began
+    samples = {
+        "micro-clusters": clusters.kept(),
+        "their members": clusters.members(),
+        "uniform": uniform.kept(),
+    }
+    both = ("micro-clusters", "uniform")
+    recalls = {k: recall(samples[k], held.kept(), scale) for k in both}
+    samples["recall"] = samples[choose(recalls, trusted="uniform")]
+    found = {
+        how: {
+            head: float((predict(kept, x[test], scale) == y[test]).mean())
+            for head, predict in HEADS.items()
+        }
+        for how, kept in samples.items()
+    }
+    modes = find_modes(clusters.kept(), clusters.variances(), scale).n_modes.mean()
+    return found, len(train) / spent, float(modes)
+
+
+def table(name: str, x: Rows, y: Codes, scale: Rows, seeds: int) -> None:
+    """Print kept how against heads, a table a budget."""
     for budget in BUDGETS:
-        found: dict[tuple[str, str], list[float]] = defaultdict(list)
-        trusted: list[str] = []
-        rate: list[float] = []
-        modes: list[float] = []
-        for seed in range(seeds):
-            order = np.random.default_rng(seed).permutation(len(x))
-            train, test = np.split(order, [len(x) * 4 // 5])
-            clusters = MicroClusters(capacity=budget)
-            uniform = UniformReservoir(capacity=budget, key=stream_key(seed, name))
-            held = UniformReservoir(capacity=10, key=stream_key(seed, f"{name} held out"))
-            spent = 0.0
-            for start in range(0, len(train), FRAME_EVENTS):
-                event = np.arange(start, min(start + FRAME_EVENTS, len(train)))
-                rows, codes, time_s = x[train[event]], y[train[event]], event.astype(np.float64)
-                ask = held_out(event, key=seed)
-                kept_codes = np.where(ask, -1, codes).astype(np.int32)
-                held_codes = np.where(ask, codes, -1).astype(np.int32)
-                held.offer(rows, held_codes, event, time_s)
-                uniform.offer(rows, kept_codes, event, time_s)
-                began = process_time()
-                clusters.offer(rows, kept_codes, event, time_s, scale)
-                spent += process_time() - began
-            rate.append(len(train) / spent)
-            samples = {
-                "micro-clusters": clusters.kept(),
-                "their members": clusters.members(),
-                "uniform": uniform.kept(),
-            }
-            both = ("micro-clusters", "uniform")
-            recalls = {k: recall(samples[k], held.kept(), scale) for k in both}
-            trusted.append(choose(recalls, trusted="uniform"))
-            modes.append(find_modes(clusters.kept(), clusters.variances(), scale).n_modes.mean())
-            for how, kept in [*samples.items(), ("recall", samples[trusted[-1]])]:
-                for head, predict in HEADS.items():
-                    right = predict(kept, x[test], scale) == y[test]
-                    found[how, head].append(float(right.mean()))
-        print(f"\n{name}, {budget} a class: {max(rate):,.0f} events/s, {np.mean(modes):.1f} modes")
+        found = [compare(name, x, y, scale, budget, seed) for seed in range(seeds)]
+        rate, modes = max(one[1] for one in found), np.mean([one[2] for one in found])
+        print(f"\n{name}, {budget} a class: {rate:,.0f} events/s, {modes:.1f} modes")
         print("| kept | " + " | ".join(HEADS) + " |\n|---|" + "---|" * len(HEADS))
         for how in ("uniform", "their members", "micro-clusters", "recall"):
-            cells = [f"{np.mean(v):.3f} +- {np.std(v):.3f}" for h in HEADS for v in [found[how, h]]]
+            each = [[one[0][how][head] for one in found] for head in HEADS]
+            cells = [f"{np.mean(values):.3f} +- {np.std(values):.3f}" for values in each]
             print(f"| {how} | " + " | ".join(cells) + " |")
 
 
-def ask(x: Rows, y: Codes, person: NDArray[np.int64], seeds: int) -> None:
-    """Print accuracy after a few labels, suggested against random."""
-    found: dict[tuple[str, int, str], list[float]] = defaultdict(list)
-    for seed in range(seeds):
+def ask(x: Rows, y: Codes, person: NDArray[np.int64], seeds: Sequence[int]) -> Asked:
+    """Accuracies after a few labels, suggested against random, by start, labels and how."""
+    found: Asked = defaultdict(list)
+    for seed in seeds:
         rng = np.random.default_rng(seed)
         into = rng.normal(size=(x.shape[1], 200)) / np.sqrt(x.shape[1])
         bias = rng.normal(size=200)
@@ -155,6 +166,11 @@ def ask(x: Rows, y: Codes, person: NDArray[np.int64], seeds: int) -> None:
                 one_person(
                     found, start, z, p, y, own, tau * gram + np.eye(len(gram)), tau > 0, first, rng
                 )
+    return found
+
+
+def print_asked(found: Asked) -> None:
+    """As a table."""
     print("\nwatch, a new person, accuracy after n labels")
     print("| from | n | random | suggested |\n|---|---|---|---|")
     for start in ("prior", "nothing"):
@@ -164,7 +180,7 @@ def ask(x: Rows, y: Codes, person: NDArray[np.int64], seeds: int) -> None:
 
 
 def one_person(
-    found: dict[tuple[str, int, str], list[float]],
+    found: Asked,
     start: str,
     z: Rows,
     p: Rows,
@@ -193,6 +209,64 @@ def one_person(
         found[start, n, "suggested"].append(accuracy(pool[chosen]))
 
 
+def read(folder: Path, name: str) -> tuple[Rows, Codes, Rows, NDArray[np.int64]]:
+    """Rows, classes, scale, and whose they are."""
+    return prepare(np.load(folder / FILES[name]))
+
+
+def prepare(data: Mapping[str, NDArray[np.generic]]) -> tuple[Rows, Codes, Rows, NDArray[np.int64]]:
+    """The same, of an npz: images 0..1, or numbers with `order` and `subject`."""
+    x = np.asarray(data["X"], np.float64).reshape(len(data["X"]), -1)
+    y = np.asarray(data["y"], np.int32)
+    if "order" not in data:
+        return x / 255.0, y, np.ones(x.shape[1]), np.zeros(len(y), np.int64)
+    order = np.asarray(data["order"], np.intp)
+    people = np.asarray(data["subject"], np.int64)[order]
+    return x[order], y[order], 1 / x.std(axis=0), people
+
+
+def jobs(scale: Scale, data: Path | None) -> tuple[list[Job], list[Skip]]:
+    """Kept how, of both streams and budgets, and labels asked for: for `benchmarks.learning`."""
+    made: list[Job] = []
+    skipped: list[Skip] = []
+    seeds = tuple(range(scale.seeds))
+    for name, file in FILES.items():
+        if data is None or not (data / file).exists():
+            skipped.append(Skip("representatives", f"shared data {file} is not here: --data DIR"))
+            continue
+        settings = [f"{name}, {budget} a class" for budget in BUDGETS]
+        settings += [ASKED] if name == "watch_imu" else []
+        made += [Job("representatives", one, "all", seeds, scale, data) for one in settings]
+    return made, skipped
+
+
+def run(job: Job) -> list[Row]:
+    """A row a seed: figures are called by how and head, or start and labels."""
+    name = job.setting.split(",")[0]
+    x, y, scale, person = read(job.data or Path(), name)
+    rows: list[Row] = []
+    for seed in job.seeds:
+        began = process_time()
+        figures: dict[str, float | None] = {}
+        with one_thread():
+            if job.setting == ASKED:
+                found = ask(x, y, person, [seed])
+                figures = {
+                    f"{start}, {n} labels: {how}": float(np.mean(values))
+                    for (start, n, how), values in found.items()
+                }
+            else:
+                budget = int(job.setting.split(", ")[1].split()[0])
+                kept, rate, modes = compare(name, x, y, scale, budget, seed)
+                figures = {f"{how}: {head}": v for how in kept for head, v in kept[how].items()}
+                figures |= {"events/s": rate, "modes": modes}
+        spent = process_time() - began
+        rows.append(
+            Row(job.part, job.setting, job.who, seed, job.scale.name, figures, len(y), spent)
+        )
+    return rows
+
+
 def main() -> None:
     """Read the flags and the data, print all tables."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
@@ -200,14 +274,12 @@ def main() -> None:
     parser.add_argument("watch", type=Path)
     parser.add_argument("--seeds", type=int, default=3)
     flags = parser.parse_args()
-    mnist, watch = np.load(flags.mnist), np.load(flags.watch)
-    x = mnist["X"].reshape(len(mnist["X"]), -1) / 255.0
-    order = watch["order"]
-    w, labels = watch["X"][order].astype(np.float64), watch["y"][order].astype(np.int32)
+    x, y, scale, _ = prepare(np.load(flags.mnist))
+    w, labels, w_scale, person = prepare(np.load(flags.watch))
     with one_thread():
-        compare("mnist", x, mnist["y"].astype(np.int32), np.ones(x.shape[1]), flags.seeds)
-        compare("watch", w, labels, 1 / w.std(axis=0), flags.seeds)
-        ask(w, labels, watch["subject"][order].astype(np.int64), flags.seeds)
+        table("mnist", x, y, scale, flags.seeds)
+        table("watch", w, labels, w_scale, flags.seeds)
+        print_asked(ask(w, labels, person, range(flags.seeds)))
 
 
 if __name__ == "__main__":
