@@ -77,7 +77,7 @@ def reads_images() -> bool:
 
 def run(job: Job) -> list[Row]:
     """A row a seed."""
-    streams = forgetting.read_streams((job.data or Path()) / FILE, job.setting, len(job.seeds))
+    streams = forgetting.read_streams((job.data or Path()) / FILE, job.setting, max(job.seeds) + 1)
     if job.who.startswith(NETWORK):
         return _network(job, streams)
     rows = []

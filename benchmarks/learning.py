@@ -6,8 +6,9 @@ Parts: prequential (streams, tested before they are learned), class_incremental 
 earlier classes), representatives (what a small sample keeps), cold (the first events of a new
 stream), gpu (the inner loop's speed, here). Each learner runs in a process of its own; --processes
 runs several at a time. --quick takes minutes on 2 cores, --full hours. Each row goes to
-out/learning.jsonl as soon as it is there; --resume leaves out what is in it already, --again NAME
-runs such rows anew (--again streamlearn: only ours). --write makes docs/benchmarks.md of it.
+out/learning.jsonl as soon as it is there, seed 0 of everything first; --resume leaves out what is
+in it already, --again NAME runs such rows anew (--again streamlearn: only ours). --write makes
+docs/benchmarks.md of what is there, and says what is not.
 
 Streams of the shared folder (--data) are left out where it is absent, and that is said.
 """
@@ -19,11 +20,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib import import_module
 from pathlib import Path
 
-from benchmarks import page
+from benchmarks import class_incremental, page
 from benchmarks.jobs import SCALES, Job, Row, Scale, Skip, run_all
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -51,7 +52,15 @@ def all_jobs(parts: Sequence[str], scale: Scale, data: Path | None) -> tuple[lis
         some, left_out = import_module(f"benchmarks.{part}").jobs(scale, data)
         jobs += some
         skipped += left_out
-    return jobs, list(dict.fromkeys(skipped))
+    single = [one for job in jobs for one in by_seed(job)]
+    return sorted(single, key=lambda job: job.seeds[0]), list(dict.fromkeys(skipped))
+
+
+def by_seed(job: Job) -> list[Job]:
+    """A job a seed, so that a run that is broken off has seed 0 of everything."""
+    if job.who.startswith(class_incremental.NETWORK):
+        return [job]  # its seeds share one batch
+    return [replace(job, seeds=(seed,)) for seed in job.seeds]
 
 
 def wanted(job: Job, only: Sequence[str], done: set[tuple[object, ...]], again: list[str]) -> bool:
@@ -64,6 +73,13 @@ def wanted(job: Job, only: Sequence[str], done: set[tuple[object, ...]], again: 
     return any(
         (job.part, job.setting, job.who, seed, job.scale.name) not in done for seed in job.seeds
     )
+
+
+def missing(jobs: Sequence[Job], rows: Sequence[Row]) -> list[str]:
+    """Who has no row at all on a setting."""
+    done = {(row.part, row.setting, row.who) for row in rows}
+    left = [job for job in jobs if (job.part, job.setting, job.who) not in done]
+    return list(dict.fromkeys(f"{job.setting}: {job.who}" for job in left))
 
 
 def commit() -> str:
@@ -115,20 +131,22 @@ def main() -> int:
     parser.add_argument(
         "--write", action="store_true", help=f"make {PAGE.name} of what is in --out"
     )
+    parser.add_argument("--norun", action="store_true", help="only --write")
     parser.add_argument("--list", action="store_true", help="only say what would be run")
     given = parser.parse_args()
     scale = SCALES["quick" if given.quick else "full" if given.full else "default"]
-    jobs, skipped = all_jobs(given.parts, scale, given.data)
+    every, skipped = all_jobs(given.parts, scale, given.data)
     for one in skipped:
         print(f"left out: {one.what}: {one.why}", file=sys.stderr)
     done = {row.key() for row in read_rows(given.out)} if given.resume else set()
-    jobs = [job for job in jobs if wanted(job, given.only, done, given.again)]
+    jobs = [job for job in every if wanted(job, given.only, done, given.again)]
     if given.list:
         print("\n".join(f"{job.part}: {job.setting}: {job.who}" for job in jobs))
         return 0
-    failed = measure(jobs, given.out, given.processes)
+    failed = 0 if given.norun else measure(jobs, given.out, given.processes)
     if given.write:
         rows = [row for row in read_rows(given.out) if row.scale == scale.name]
+        skipped += [Skip(name, "not run yet") for name in missing(every, rows)]
         PAGE.write_text(page.text(rows, skipped, scale), encoding="utf-8")
         print(f"written: {PAGE}")
     return 1 if failed else 0
