@@ -120,13 +120,19 @@ def run_all(
     """Rows, or what went wrong, as jobs end."""
     context = get_context("forkserver")
     context.set_forkserver_preload(PRELOADED)
-    with ProcessPoolExecutor(processes, context, max_tasks_per_child=1) as pool:
+    pool = ProcessPoolExecutor(processes, context, max_tasks_per_child=1)
+    try:
         asked = {pool.submit(run, job): job for job in jobs}
         for done in as_completed(asked):
             try:
                 yield asked[done], [Row(**row | {"made": made}) for row in done.result()]
             except Exception as error:  # one that fails costs nobody else's hours
                 yield asked[done], error
+        pool.shutdown()
+    finally:  # Ctrl-C: nothing goes on behind one's back
+        pool.shutdown(wait=False, cancel_futures=True)
+        for process in psutil.Process().children(recursive=True):
+            process.terminate()
 
 
 def cpu_of(call: Callable[[], Any]) -> tuple[float, Any]:

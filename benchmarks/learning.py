@@ -16,6 +16,7 @@ Streams of the shared folder (--data) are left out where it is absent, and that 
 import argparse
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -143,6 +144,7 @@ def main() -> int:
     if given.list:
         print("\n".join(f"{job.part}: {job.setting}: {job.who}" for job in jobs))
         return 0
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that processes are ended, too
     failed = 0 if given.norun else measure(jobs, given.out, given.processes)
     if given.write:
         rows = [row for row in read_rows(given.out) if row.scale == scale.name]
