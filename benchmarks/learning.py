@@ -123,6 +123,7 @@ def main() -> int:
     size.add_argument("--full", action="store_true", help="slow peers to the end: hours")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--only", nargs="+", default=[""], help="parts of 'part: setting: who'")
+    parser.add_argument("--seeds", type=int, default=3, help="fewer than all of them, for now")
     parser.add_argument("--resume", action="store_true", help="leave out what is in --out already")
     parser.add_argument("--again", nargs="+", default=[], help="with --resume: but run these")
     beside = os.environ.get("STREAMLEARN_SHARED_DATA") or str(ROOT.parent / "shared" / "data")
@@ -140,7 +141,8 @@ def main() -> int:
     for one in skipped:
         print(f"left out: {one.what}: {one.why}", file=sys.stderr)
     done = {row.key() for row in read_rows(given.out)} if given.resume else set()
-    jobs = [job for job in every if wanted(job, given.only, done, given.again)]
+    jobs = [job for job in every if job.seeds[0] < given.seeds]
+    jobs = [job for job in jobs if wanted(job, given.only, done, given.again)]
     if given.list:
         print("\n".join(f"{job.part}: {job.setting}: {job.who}" for job in jobs))
         return 0
