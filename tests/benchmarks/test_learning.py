@@ -92,10 +92,10 @@ def test_the_forest_sees_what_is_new_and_recent_labels() -> None:
             forest.learn(step)
     d, known = len(frame.columns), frame.numbers[:64]
     z = np.clip((frame.numbers[64:] - known.mean(axis=0)) / known.std(axis=0), -5, 5)
-    seen = np.array([list(event.values()) for event in forest._seen])
+    seen = np.array([list(event.values()) for event in forest.seen])
     np.testing.assert_allclose(seen[:, :d], z, rtol=1e-4, atol=1e-4)
     last, *_ = seen[0, 4 * d :].reshape(-1, 4).T
-    assert last[forest._classes.index(frame.labels()[63] or "")] == 1 and last.sum() == 1
+    assert last[list(forest._labels).index(frame.labels()[63] or "")] == 1 and last.sum() == 1
     assert (seen[:, 4 * d :] == seen[0, 4 * d :]).all()  # frozen over a step
 
 
