@@ -28,10 +28,10 @@ from numpy.typing import NDArray
 from streamlearn.core.records import ImageColumn
 from streamlearn.wire.event_rules import RefusedError
 
-MAX_PIXELS = 25_000_000  # of one image: 100 MB while it is read, were it RGBA
+MAX_PIXELS = 25_000_000  # of one image: up to .5 s and 300 MiB while it is read
 MAX_SIDE = 16_384
 MAX_FRAME_PIXELS = 250_000_000  # of all different images of a frame: seconds, not minutes
-MAX_SCANS = 100  # a progressive JPEG has about 10
+MAX_SCANS = 32  # a progressive JPEG has about 10; each of 25 million pixels takes 23 ms
 
 PNG_START, JPEG_START = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
 FILE_STARTS = (PNG_START, JPEG_START)
@@ -47,11 +47,14 @@ class Picture:
 
 
 class Pictures:
-    """Reads the images of one frame: each different one once, and not more than is bearable."""
+    """Reads the images of one frame: each different one once, and not more than is bearable.
+
+    What turns out to be broken has cost its pixels, too.
+    """
 
     def __init__(self) -> None:
         self._left = MAX_FRAME_PIXELS
-        self._known: dict[bytes, Picture] = {}
+        self._known: dict[bytes, Picture | RefusedError] = {}
 
     def column(
         self, cells: Sequence[bytes | None], refuse: Callable[[int, str], None]
@@ -66,11 +69,23 @@ class Pictures:
         return column_of(found)
 
     def _read(self, raw: bytes) -> Picture:
-        known = self._known.get(raw)
-        if known is None:
-            known = self._known[raw] = read(raw, at_most=self._left)
-            self._left -= known.n_pixels
+        if raw not in self._known:
+            try:
+                self._known[raw] = read(raw, spend=self._spend)
+            except RefusedError as error:
+                self._known[raw] = error
+        known = self._known[raw]
+        if isinstance(known, RefusedError):
+            raise known
         return known
+
+    def _spend(self, n_pixels: int) -> None:
+        if n_pixels > self._left:
+            raise RefusedError(
+                f"the frame's images have more than {MAX_FRAME_PIXELS} pixels together; "
+                "send fewer in a frame, or smaller ones"
+            )
+        self._left -= n_pixels
 
 
 def column_of(pictures: Sequence[Picture | None]) -> ImageColumn:
@@ -81,11 +96,14 @@ def column_of(pictures: Sequence[Picture | None]) -> ImageColumn:
     return replace(column, raw=tuple(None if one is None else one.raw for one in pictures))
 
 
-def read(raw: bytes, *, at_most: int = MAX_FRAME_PIXELS) -> Picture:
-    """A PNG or JPEG file; RefusedError where it is none, or has more than `at_most` pixels."""
+def read(raw: bytes, *, spend: Callable[[int], None] | None = None) -> Picture:
+    """A PNG or JPEG file; RefusedError where it is none.
+
+    `spend` is told its pixels before they are read, and may raise RefusedError.
+    """
     from streamlearn.wire import image_pixels
 
-    return Picture(raw, *image_pixels.read(raw, at_most))
+    return Picture(raw, *image_pixels.read(raw, spend))
 
 
 def n_pixels_of(raw: bytes) -> int:

@@ -20,7 +20,6 @@ from streamlearn.core.records import IMAGE_SIDE
 from streamlearn.wire.event_rules import RefusedError
 from streamlearn.wire.image_codec import (
     JPEG_START,
-    MAX_FRAME_PIXELS,
     MAX_PIXELS,
     MAX_SCANS,
     MAX_SIDE,
@@ -45,16 +44,13 @@ File: TypeAlias = JpegImageFile | PngImageFile
 _LOCK = threading.Lock()  # Python's warning filters belong to the whole process
 
 
-def read(raw: bytes, at_most: int) -> tuple[NDArray[np.uint8], int]:
-    """(IMAGE_SIDE, IMAGE_SIDE) of a file, and how many pixels the file has."""
+def read(raw: bytes, spend: Callable[[int], None] | None = None) -> tuple[NDArray[np.uint8], int]:
+    """(IMAGE_SIDE, IMAGE_SIDE) of a file, and how many pixels the file has: `spend` is told."""
 
     def seen(image: File) -> tuple[NDArray[np.uint8], int]:
         n_pixels = _checked_size(image.size)
-        if n_pixels > at_most:
-            raise RefusedError(
-                f"the frame's images have more than {MAX_FRAME_PIXELS} pixels together; "
-                "send fewer in a frame, or smaller ones"
-            )
+        if spend is not None:
+            spend(n_pixels)
         return _pixels(_upright(_drafted(image))), n_pixels
 
     return _read(raw, seen)

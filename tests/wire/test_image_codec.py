@@ -282,6 +282,20 @@ def test_a_frame_of_many_large_images_is_read_as_far_as_is_bearable(
     assert column.present.tolist() == [True, True, True, False, False, True]
 
 
+def test_broken_images_have_cost_their_pixels_and_are_tried_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(image_codec, "MAX_FRAME_PIXELS", 3 * 1000)
+    broken = [file_of(noise(20, 50, seed=seed))[:-200] for seed in range(2)]
+    good = [file_of(noise(20, 50, seed=seed)) for seed in (7, 8)]
+    refused: dict[int, str] = {}
+    cells = [broken[0], *[broken[1]] * 9, good[0], good[1]]
+    column = image_codec.Pictures().column(cells, refused.setdefault)
+    assert all("a broken PNG" in refused[row] for row in range(10))
+    assert "together" in refused[11]
+    assert np.flatnonzero(column.present).tolist() == [10]
+
+
 @pytest.mark.parametrize("kind", ["GIF", "BMP", "TIFF", "WEBP", "PPM", "ICO"])
 def test_other_formats_are_refused(kind: str) -> None:
     assert refusal(file_of(slope(), kind)) == "neither PNG nor JPEG"
@@ -306,7 +320,7 @@ def test_a_jpeg_of_very_many_scans_is_refused() -> None:
     progressive = file_of(noise(64, 64), "JPEG", progressive=True)
     pixels(progressive)
     last = progressive.rindex(b"\xff\xda")
-    assert "scans" in refusal(progressive[:-2] + progressive[last:-2] * 200 + b"\xff\xd9")
+    assert "scans" in refusal(progressive[:-2] + progressive[last:-2] * 30 + b"\xff\xd9")
 
 
 def test_what_pillow_warns_about_is_refused_whatever_filters_there_are() -> None:
