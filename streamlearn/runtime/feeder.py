@@ -21,7 +21,7 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from streamlearn import topics
 from streamlearn.config import FeederConfig, KafkaConfig, TopicsConfig
-from streamlearn.core.records import Frame, ImageColumn
+from streamlearn.core.records import Frame
 from streamlearn.errors import BrokerError, FrameError, InputError, StreamlearnError
 from streamlearn.runtime.connection import Refusals, answer, no_topics, said
 from streamlearn.runtime.framing import (
@@ -33,6 +33,7 @@ from streamlearn.runtime.framing import (
 )
 from streamlearn.wire import event_codec, image_codec
 from streamlearn.wire.cloud_events import stream_of_key
+from streamlearn.wire.event_rules import RefusedError
 
 logger = logging.getLogger(__name__)
 _SILENT = logging.getLogger("streamlearn.librdkafka")  # what matters, callbacks say
@@ -295,7 +296,7 @@ class Feeder(AbstractContextManager["Feeder"]):
 
     def _produce(self, frame: Frame) -> None:
         n = len(frame)
-        if n > 1 and any(_too_much(column) for column in frame.images.values()):
+        if n > 1 and frame.images and _too_much(frame):
             self._produce_halves(frame)
             return
         try:
@@ -352,9 +353,16 @@ class Feeder(AbstractContextManager["Feeder"]):
             self._first_error = self._first_error or said(self._kafka, error)
 
 
-def _too_much(column: ImageColumn) -> bool:
-    """Whether its files alone are too large for a frame, or more pixels than a worker reads."""
-    files = [raw for raw in column.raw if raw is not None]
+def _too_much(frame: Frame) -> bool:
+    """Whether images' files alone are too large for a frame, or more pixels than a worker reads."""
+    files = [raw for column in frame.images.values() for raw in column.raw if raw is not None]
     if sum(map(len, files)) > MAX_FRAME_BYTES:
         return True
-    return sum(map(image_codec.n_pixels_of, files)) > image_codec.MAX_FRAME_PIXELS
+    return sum(map(_n_pixels, set(files))) > image_codec.MAX_FRAME_PIXELS
+
+
+def _n_pixels(raw: bytes) -> int:
+    try:
+        return image_codec.n_pixels_of(raw)
+    except RefusedError:  # the worker says so, where whoever made the frame did not look
+        return 0

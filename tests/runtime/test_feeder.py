@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, TopicPartition
 
 from streamlearn.config import KafkaConfig
 from streamlearn.core.records import Frame
@@ -17,7 +17,8 @@ from streamlearn.runtime import feeder as feeder_module
 from streamlearn.runtime.broker import free_port
 from streamlearn.runtime.feeder import Counts, Feeder
 from streamlearn.topics import Topics
-from streamlearn.wire import event_codec
+from streamlearn.wire import event_codec, image_codec
+from tests.wire.pictures import file_of
 
 
 def on_the_topic(kafka: KafkaConfig, topic: str, partitions: int) -> Iterator[tuple[int, Frame]]:
@@ -31,7 +32,9 @@ def on_the_topic(kafka: KafkaConfig, topic: str, partitions: int) -> Iterator[tu
         while ended < partitions:
             message = consumer.poll(10.0)
             assert message is not None, "the topic did not answer"
-            if message.error() is not None:
+            error = message.error()
+            if error is not None:
+                assert error.code() == KafkaError._PARTITION_EOF, error
                 ended += 1
                 continue
             frame, rejected = event_codec.decode(message.value(), message.key(), None, 0.0)
@@ -114,6 +117,34 @@ def test_large_frames_are_halved_until_they_fit(
         counts = feeder.flush()
     assert counts.acknowledged == n and counts.frames > 4
     assert numbers_by_stream(kafka, topics)["s"] == list(map(float, range(n)))
+
+
+@pytest.mark.parametrize("limit", ["bytes", "pixels"])
+def test_frames_of_large_images_are_halved(
+    kafka: KafkaConfig, topics: Topics, monkeypatch: pytest.MonkeyPatch, limit: str
+) -> None:
+    rng = np.random.default_rng(0)
+    files = [file_of(rng.integers(0, 256, (30, 40), dtype=np.uint8)) for _ in range(64)]
+    if limit == "bytes":
+        monkeypatch.setattr(feeder_module, "MAX_FRAME_BYTES", 10 * len(files[0]))
+    else:
+        monkeypatch.setattr(image_codec, "MAX_FRAME_PIXELS", 10 * 30 * 40)
+    pictures = image_codec.column_of([image_codec.read(raw) for raw in files])
+    bare, times = np.full(64, -1, np.int32), np.arange(64.0)
+    frame = Frame("s", (), np.zeros((64, 0)), bare, (), times, images={"i": pictures})
+    with Feeder(kafka, topic_prefix=topics.prefix) as feeder:
+        feeder.send_frame(frame)
+        for at, raw in enumerate(files):
+            feeder.send("t", {"i": raw}, event_time=at)
+    topic = topics["events"]
+    for stream in "st":
+        found = [
+            one
+            for _, one in on_the_topic(kafka, topic.full_name, topic.partitions)
+            if one.stream == stream
+        ]
+        assert max(map(len, found)) <= 10 and len(found) >= 7
+        assert [raw for one in found for raw in one.images["i"].raw] == files
 
 
 def test_a_frame_comes_after_the_events_before_it(kafka: KafkaConfig, topics: Topics) -> None:

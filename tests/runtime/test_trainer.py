@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from streamlearn.core.learner import StreamLearner
-from streamlearn.core.records import Frame, Reason
+from streamlearn.core.records import IMAGE_SIDE, Frame, ImageColumn, Reason
 from streamlearn.runtime.partition import Arrival
 from streamlearn.runtime.trainer import Trainer
 from streamlearn.stores.memory import MemoryStore
@@ -19,6 +19,7 @@ from streamlearn.wire import dead_letter_codec, event_codec, prediction_codec, u
 from streamlearn.wire.cloud_events import Message
 from streamlearn.wire.dead_letter_codec import DeadLetter
 from tests.crash.world import SETTINGS, frame
+from tests.wire.pictures import file_of
 
 TOPICS = load(prefix="", partitions=1)
 
@@ -116,6 +117,23 @@ def test_a_bad_row_does_not_cost_its_frame() -> None:
         (Reason.BAD_LABEL, row) for row in ones
     ]
     assert bench.value("streamlearn_events_total", stream="a") == len(good)
+
+
+def test_a_bad_image_does_not_cost_its_frame_and_good_ones_are_kept_as_they_came() -> None:
+    bench = Bench()
+    one = frame("a", 0)
+    files = [file_of(np.full((30, 30), at, np.uint8)) for at in range(len(one))]
+    files[3] = files[3][:30]
+    pixels = np.zeros((len(one), IMAGE_SIDE, IMAGE_SIDE), np.uint8)
+    image = replace(ImageColumn.of(pixels), raw=tuple(files))
+    bench.learn(message(replace(one, images={"photo": image})))
+    assert [(letter.reason, letter.row) for letter in bench.dead()] == [(Reason.BAD_IMAGE, 3)]
+    assert bench.value("streamlearn_events_total", stream="a") == len(one) - 1
+    bench.trainer.checkpoint()
+    kept = [row for key, row in bench.rows.items() if key.startswith(b"kept\0a\0")]
+    shown = [event_codec.decode(row, b"a", [], 0.0)[0].images["photo"] for row in kept]
+    assert kept and {one.raw[0] for one in shown} <= set(files)
+    assert [one.pixels[0, 0, 0] for one in shown] == [files.index(one.raw[0]) for one in shown]
 
 
 def test_a_frame_that_breaks_the_learner_leaves_no_trace(monkeypatch: pytest.MonkeyPatch) -> None:
