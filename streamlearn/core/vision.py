@@ -101,7 +101,8 @@ class Vision:
 
     def _write(self, pixels: NDArray[np.uint8], block: NDArray[np.float32]) -> None:
         """One image, (28, 28) to (width,): products of one shape, so its bits are its own."""
-        patches, inverse = _patches(np.ascontiguousarray(pixels), self._side, self._contrast)
+        own = np.array(pixels, np.uint8, order="C")  # writable: numba compiles read-only ones apart
+        patches, inverse = _patches(own, self._side, self._contrast)
         active = _rectified(patches @ self._filters, inverse, self._thresholds)
         roots = np.cbrt(self._windows @ active).ravel()
         block[:-1] = (roots - roots.mean()) * self._scale

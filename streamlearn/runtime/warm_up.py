@@ -9,9 +9,10 @@ from dataclasses import replace
 import numpy as np
 
 from streamlearn.core.learner import StreamLearner
-from streamlearn.core.records import Frame
+from streamlearn.core.records import Frame, ImageColumn
 from streamlearn.core.settings import LearnerSettings
 from streamlearn.core.update import apply, diff
+from streamlearn.core.vision import Vision, draw_theta
 from streamlearn.wire import event_codec
 
 N_EVENTS = 8
@@ -38,6 +39,8 @@ def warm_up(settings: LearnerSettings) -> None:
     held.predict_next(frame)
     held.predict_proba(replace(frame, numbers=np.full((N_EVENTS, 2), np.nan)))
     StreamLearner.restore(learner.state(), settings)
+    blank = ImageColumn.of(ImageColumn.missing(1).pixels)
+    Vision(draw_theta(settings.seed)).see([blank], 1)
 
 
 def _as_it_comes(frame: Frame) -> Frame:
