@@ -369,6 +369,8 @@ class StreamLearner:
                     "label_decays": list(settings.label_decays),
                     "windows": [window_name(window) for window in settings.windows],
                     "softmax_rates": [f"{rate:g}" for rate in settings.softmax_rates],
+                    "trees": settings.trees,
+                    "neighbours": settings.neighbours,
                     "stop_words": settings.stop_words,
                 },
             }
