@@ -24,6 +24,7 @@ from streamlearn.runtime.audit import Verdict, audit
 from streamlearn.runtime.connection import TIMEOUT_S, connect
 from streamlearn.runtime.history import Found, Published, find_published
 from streamlearn.runtime.log import KafkaLog
+from streamlearn.runtime.newest_state import newest_state
 from streamlearn.runtime.publisher import KafkaPublisher
 from streamlearn.runtime.replay import Replay, Replayed, Step, Until, replay
 from streamlearn.runtime.rollback import Rollbacks
@@ -94,6 +95,11 @@ class Past(AbstractContextManager["Past"]):
             f"no stream {stream!r} in {self.events}; published were "
             f"{', '.join(names[:20]) or 'none'}{' and more' if len(names) > 20 else ''}"
         )
+
+    def state(self, stream: str, partition: int | None = None) -> StoredState:
+        """The state that the worker wrote last; InputError where there is none."""
+        number = self.partition_of(stream) if partition is None else partition
+        return newest_state(self._log, self._topics["state"].full_name, number, stream)
 
     def replay(
         self, stream: str, until: Until, partition: int | None = None

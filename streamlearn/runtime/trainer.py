@@ -22,6 +22,7 @@ import numpy as np
 from streamlearn.core.learner import Outcome, StreamLearner
 from streamlearn.core.model import Model
 from streamlearn.core.records import Frame, Reason, Rejection
+from streamlearn.core.rehearsal import CLUSTERS, UNIFORM
 from streamlearn.core.settings import LearnerSettings
 from streamlearn.errors import FrameError
 from streamlearn.runtime.budget import Budget
@@ -332,10 +333,11 @@ class Trainer:
         return found
 
     def _keep(self, partition: Partition, frame: Frame, outcome: Outcome) -> None:
-        """Events that the reservoir took, as rows for people to look at and for later learning."""
-        for row, slot in enumerate(outcome.kept_slots.tolist()):
-            if slot >= 0:
-                partition.keep(frame.stream, slot, kept_codec.encode(frame, row))
+        """Members of micro-clusters, as rows for people to look at and for later learning."""
+        for row in np.flatnonzero(outcome.kept_slots >= 0).tolist():
+            slot, why = int(outcome.kept_slots[row]), int(outcome.kept_why[row])
+            kept = kept_codec.encode(frame, row, event=int(outcome.event[row]), why=why)
+            partition.keep(frame.stream, slot, kept)
 
     def _tell(self, partition: Partition, offset: int, frame: Frame, outcome: Outcome) -> None:
         """What was predicted for the frame's events before their labels were learned."""
@@ -452,4 +454,7 @@ def _score(frame: Frame, outcome: Outcome) -> FrameScore:
         no_change_correct=outcome.n_no_change_correct,
         majority_correct=outcome.n_majority_correct,
         drift=DRIFT_CODES[outcome.drift.value],
+        recall_clusters=outcome.recalls.get(CLUSTERS, float("nan")),
+        recall_uniform=outcome.recalls.get(UNIFORM, float("nan")),
+        replay_uniform=outcome.trusted == UNIFORM,
     )
