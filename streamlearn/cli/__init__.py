@@ -44,6 +44,7 @@ COMMANDS = {
     "representatives": Entry(
         "representatives", "representatives", "Show the events that stand for a stream's past."
     ),
+    "suggest": Entry("suggest", "suggest", "Say which events to have labelled."),
     "history": Entry("past", "history", "List a stream's published versions."),
     "replay": Entry("past", "replay", "Rebuild a past model from the log."),
     "verify": Entry("past", "verify", "Compare what was published with the log."),

@@ -170,6 +170,11 @@ class StreamLearner:
         outcome = self._outcome(self.version - 1, steps)
         return LateOutcome(frame, outcome, found.unknown, found.repeated)
 
+    def waiting(self, first: int, stop: int) -> Frame:
+        """Events of the counts first..stop that are remembered and wait for their labels."""
+        ids, events = ([], []) if self._pending is None else self._pending.waiting(first, stop)
+        return frame_of(self.stream, events, ids, [None] * len(ids), self._inputs.number_names)
+
     def _late_step(
         self,
         step: Frame,

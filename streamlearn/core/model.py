@@ -123,6 +123,21 @@ class Model:
         with one_thread():
             return self._experts().alone(*self._read(frame), readout)
 
+    def standardised(self, frame: Frame) -> NDArray[np.float64]:
+        """(n, d) the frame's inputs as the model reads them, 0 where missing."""
+        rows = self._inputs().rows(frame)
+        n_inputs = rows.shape[1]
+        mean, inverse_std = (
+            self.tensors.get(f"input/{name}", np.zeros(0)) for name in ("mean", "inverse_std")
+        )
+        if {len(mean), len(inverse_std)} != {n_inputs}:
+            raise FormatError(
+                f"model {self.stream!r} version {self.version} is not whole: {n_inputs} inputs, "
+                f"{len(mean)} means; fetch its snapshot"
+            )
+        z: NDArray[np.float64] = np.clip((rows - mean) * inverse_std, -5.0, 5.0)
+        return np.nan_to_num(z)
+
     def _read(self, frame: Frame) -> tuple[NDArray[np.float64], Texts, Images]:
         rows = self._inputs().rows(frame)
         return rows, texts_of(frame, self.text_columns), images_of(frame, self.image_columns)

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamlearn.core.companions import unpacked
+from streamlearn.core.kept_images import KeptImages
 from streamlearn.core.microclusters import Representative, Why
 from streamlearn.core.modes import Modes, Verdict, find_modes
 from streamlearn.core.outcome import LearnerState
@@ -67,6 +68,7 @@ def gallery(state: LearnerState) -> Gallery:
             setattr(spread, name, np.asarray(arrays[f"scale/{name}"], np.float64))
         scale = spread.inverse_std()
         classes: list[Label] = list(meta["classes"])
+        images = [str(name) for name in meta["images"]]
         names = str(meta["stream"]), int(meta["version"]), int(meta["n_events"])
     except (KeyError, TypeError, ValueError) as error:
         raise StateError(
@@ -77,6 +79,8 @@ def gallery(state: LearnerState) -> Gallery:
     width = centres.rows.shape[1]
     modes = find_modes(centres, variances, scale[:width])
     with_them = rehearsal.companions_of(CLUSTERS, centres.slots)
+    if images:
+        with_them |= _images(arrays, images, rehearsal.clusters.members().event)
     at = {slot: i for i, slot in enumerate(centres.slots.tolist())}
     shown = [
         _shown(one, at[one.slot], classes[code], modes, inputs, with_them)
@@ -88,6 +92,15 @@ def gallery(state: LearnerState) -> Gallery:
     return Gallery(
         *names, rehearsal.trusted, rehearsal.recalls, dict(counts), dict(found), tuple(shown)
     )
+
+
+def _images(
+    arrays: Mapping[str, NDArray[Any]], names: list[str], event: NDArray[np.int64]
+) -> dict[str, NDArray[Any]]:
+    """(k, IMAGE_SIDE, IMAGE_SIDE) by column, of the events (k,); 0 where there is none."""
+    columns = KeptImages.restore(_under(arrays, "images/")).of(event, len(names))
+    found = zip(names, columns, strict=True)
+    return {name: column.pixels for name, column in found if column is not None}
 
 
 def _shown(

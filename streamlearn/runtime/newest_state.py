@@ -9,7 +9,8 @@ from streamlearn.errors import InputError
 from streamlearn.runtime.log import Log
 from streamlearn.runtime.partition import Written
 from streamlearn.wire import state_codec
-from streamlearn.wire.state_codec import PartitionMarker, StateBlob, StateReader, StoredState
+from streamlearn.wire.marker_codec import PartitionMarker
+from streamlearn.wire.state_codec import StateBlob, StateReader, StoredState
 
 
 def newest_state(log: Log, topic: str, partition: int, stream: str) -> StoredState:

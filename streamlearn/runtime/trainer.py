@@ -29,6 +29,7 @@ from streamlearn.runtime.budget import Budget
 from streamlearn.runtime.checkpoint import Checkpoint, LostError, Sources, encode
 from streamlearn.runtime.dead_letters import DeadLetters
 from streamlearn.runtime.hot_streams import HotStream, HotStreams, size_of
+from streamlearn.runtime.label_requests import LabelRequests
 from streamlearn.runtime.late_labels import unknown
 from streamlearn.runtime.log import Log
 from streamlearn.runtime.logs import OURS
@@ -80,6 +81,7 @@ class Trainer:
         clock: Callable[[], float],
         budget: Budget | None = None,
         predictions: bool = False,
+        label_requests: int = 0,
         signer: Signer | None = None,
         verifier: Verifier | None = None,
         effect: Callable[[str], None] = lambda name: None,
@@ -93,6 +95,7 @@ class Trainer:
         self._clock = clock
         self._budget = budget
         self._predictions = predictions  # whether they are published
+        self._requests = LabelRequests(label_requests, publisher, topics, signer=signer)
         self._effect = effect
         self._names = {spec.name: spec.full_name for spec in topics}
         self._restore = Restore(
@@ -234,6 +237,8 @@ class Trainer:
         self._metrics.counter("streamlearn_repeated_events").inc(outcome.n_repeated)
         if self._predictions:
             self._tell(partition, message.offset, frame, outcome)
+        asked = self._requests.after(stream.learner, partition.number, message.offset, len(frame))
+        self._metrics.counter("streamlearn_label_requests").inc(asked)
         self._metrics.learned(_score(frame, outcome), seconds)
 
     def _learn_labels(self, partition: Partition, message: Arrival) -> None:

@@ -93,6 +93,7 @@ CATALOGUE = (
         ("result",),
         "Late labels met in the log: learned, repeated (known before) or unknown.",
     ),
+    Metric("streamlearn_label_requests", _C, (), "Events whose labels were asked for."),
     Metric("streamlearn_repeated_events", _C, (), "Labelled events whose id was learned before."),
     Metric("streamlearn_dead_letters", _C, ("reason",), "Frames and rows that were not learned."),
     Metric("streamlearn_errors", _C, ("kind",), "Errors that stopped the worker, by type."),
