@@ -11,7 +11,7 @@ from streamlearn.core.companions import MAX_WORDS, packed, unpacked
 from streamlearn.core.learner import LearnerState, StreamLearner
 from streamlearn.core.microclusters import Why
 from streamlearn.core.modes import Verdict
-from streamlearn.core.records import Frame
+from streamlearn.core.records import Frame, ImageColumn
 from streamlearn.core.representatives import gallery
 from streamlearn.core.settings import LearnerSettings
 from streamlearn.errors import StateError
@@ -102,3 +102,24 @@ def test_long_texts_are_cut_and_none_is_none() -> None:
     assert cut["b"] == "short" and cut["a"] == "ü" * (MAX_WORDS // 2 - 1) + "…"
     assert unpacked(words[1]) == {} and unpacked(np.zeros(7, np.uint8)) == {}
     assert unpacked(words[2]) == {"a": 'with \0 and "quotes"'}
+
+
+def test_images_of_members_are_shown_as_they_are_learned() -> None:
+    rng = np.random.default_rng(5)
+    codes = rng.integers(2, size=60).astype(np.int32)
+    pixels = rng.integers(0, 256, size=(60, 28, 28)).astype(np.uint8)
+    there = np.arange(60) % 5 > 0
+    frame = Frame(
+        "s", ("x",), codes[:, None] + rng.normal(size=(60, 1)), codes, ("a", "b"),
+        np.arange(60.0), images={"photo": ImageColumn.of(pixels, there)},
+    )  # fmt: skip
+    learner = StreamLearner("s", SETTINGS)
+    for start in range(0, 60, 20):
+        learner.learn(frame.rows(start, start + 20))
+    found = gallery(learner.state())
+    assert len(found.shown) > 20
+    for one in found.shown:
+        if there[one.event]:
+            np.testing.assert_array_equal(one.images["photo"], pixels[one.event])
+        else:
+            assert one.images == {}
