@@ -33,7 +33,10 @@ def ask(model: Model, frame: Frame, n: int) -> tuple[Question, ...]:
     """
     probabilities = model.predict_proba(frame)
     knows = probabilities.shape[1] >= 2
-    chosen = suggest(model.standardised(frame), n, probabilities=probabilities if knows else None)
+    rows = model.standardised(frame)
+    if not rows.shape[1]:  # texts and images only: alike is what the model says the same of
+        rows = probabilities.astype(np.float64) if knows else np.zeros((len(frame), 1))
+    chosen = suggest(rows, n, probabilities=probabilities if knows else None)
     order = np.argsort(-probabilities, axis=1, kind="stable")
     questions = []
     for row in chosen.tolist():

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from streamlearn.core.companions import Companions, Values, packed
 from streamlearn.core.microclusters import MicroClusters
-from streamlearn.core.recall import choose, held_out, recall
+from streamlearn.core.recall import choose, hold_out, recall
 from streamlearn.core.reservoir import Kept, Representatives, UniformReservoir, draws
 from streamlearn.errors import StateError
 
@@ -95,13 +95,12 @@ class Rehearsal:
 
     def _asked(self, codes: NDArray[np.int32], event: NDArray[np.int64]) -> NDArray[np.bool_]:
         """(n,) which events are held out: never a class's first ones, it may not have many."""
-        asked = held_out(event, key=self.key ^ _HELD_KEY) & (codes >= 0)
-        counts = np.bincount(codes[codes >= 0], minlength=len(self.n_seen))
-        seen = np.pad(self.n_seen, (0, len(counts) - len(self.n_seen)))
-        for code in np.flatnonzero((counts > 0) & (seen < self.clusters.capacity)).tolist():
-            own = np.flatnonzero(codes == code)
-            asked[own[: self.clusters.capacity - seen[code]]] = False
-        self.n_seen = seen + counts
+        more = 1 + int(codes.max(initial=-1)) - len(self.n_seen)
+        if more > 0:
+            self.n_seen = np.pad(self.n_seen, (0, more))
+        asked = np.zeros(len(codes), np.bool_)
+        key = np.uint64(self.key ^ _HELD_KEY)
+        hold_out(codes, event, key, self.clusters.capacity, self.n_seen, asked)
         return asked
 
     @property

@@ -121,7 +121,8 @@ def test_what_is_asked_is_what_the_model_is_least_sure_of() -> None:
     said = learner.model().predict_proba(pool)
     top = np.sort(said, axis=1)
     margins = top[:, -1] - top[:, -2]
-    assert margins[[q.row for q in questions]].mean() < 0.5 * margins.mean()
+    assert margins[[q.row for q in questions]].mean() < 0.75 * margins.mean()
+    assert margins[questions[0].row] == margins.min()
     for q in questions:
         assert q.event_id == pool.event_ids[q.row]
         assert q.probability == said[q.row].max()
@@ -129,7 +130,7 @@ def test_what_is_asked_is_what_the_model_is_least_sure_of() -> None:
 
 def test_a_model_that_knows_nothing_asks_for_what_is_typical() -> None:
     questions = ask(StreamLearner("s", SETTINGS).model(), events(0, 100), 5)
-    assert len(questions) == 5 or all(q.predicted is None for q in questions)
+    assert [q.predicted for q in questions] == [None]  # without a column all are alike
     learner = StreamLearner("s", SETTINGS)
     learner.learn(events(0, 100))
     pool = events(0, 100)

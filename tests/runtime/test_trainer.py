@@ -141,7 +141,7 @@ def test_a_bad_image_does_not_cost_its_frame_and_good_ones_are_kept_as_they_came
     assert bench.value("streamlearn_events_total", stream="a") == len(one) - 1
     bench.trainer.checkpoint()
     kept = [row for key, row in bench.rows.items() if key.startswith(b"kept\0a\0")]
-    shown = [event_codec.decode(row, b"a", [], 0.0)[0].images["photo"] for row in kept]
+    shown = [kept_codec.decode(row, "a").frame.images["photo"] for row in kept]
     assert kept and {one.raw[0] for one in shown} <= set(files)
     assert [one.pixels[0, 0, 0] for one in shown] == [files.index(one.raw[0]) for one in shown]
 
