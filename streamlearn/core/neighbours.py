@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 STEPS = 25.0  # a standard deviation; z is clipped to 5, so it fits a byte
-NEAREST = 5  # events; 3: the same, 10: watch_imu -.001, rbf -.004
+NEAREST = 5  # events; 10: watch_imu -.001, RBF -.004
 SHARPNESS = 3.0  # an event weighs exp(-3 d^2 / d^2 of the fifth); 1: watch_imu -.004, rbf -.004
 DOUBT = 0.5  # of an event, spread over all classes
 FEWEST = 32  # rows of the first ring; it doubles
