@@ -23,7 +23,6 @@ NAMES = (
     "deadletters",
     "predictions",
     "labels",
-    "label-requests",
     "slow",
     "metagradients",
 )

@@ -140,9 +140,7 @@ def _show(models: "list[StreamModel]", json: bool) -> None:
         columns, version = str(len(held.model.columns)), str(held.model.version)
         epoch = str(held.stamp.epoch)
         table.add_row(model.stream, version, classes, columns, epoch, held.hash[:12])
-    Console(markup=False).print(
-        table if models else "no model has been published; feed, and run a worker"
-    )
+    Console().print(table if models else "no model has been published; feed, and run a worker")
 
 
 def _about(held: "Held") -> dict[str, Any]:
@@ -169,7 +167,7 @@ def _follow(
         raise KeyboardInterrupt
 
     signal.signal(signal.SIGTERM, interrupt)
-    console = Console(highlight=False, soft_wrap=True, markup=False)  # names are others'
+    console = Console(highlight=False, soft_wrap=True)
     swaps: SimpleQueue[Held] = SimpleQueue()
 
     def drain(wait_s: float) -> None:
@@ -244,7 +242,7 @@ def _predict(
     name = stream or known[0]
     current = subscriber.model(name).current
     console = Console(stderr=True, highlight=False)
-    console.print(f"{name}, version {current.version}", style="dim", markup=False)
+    console.print(f"[dim]{name}, version {current.version}[/]")
     n = n_labelled = n_right = 0
     with open_source(file, stream_name=name, images=images) as source:
         for frame in source.frames():

@@ -12,7 +12,8 @@ thread and clients of its own, and compares what the broker says with what was d
 | one partition's events wait, whatever the others do | its own clock runs, five times as long |
 
 (1) Who never was gets five times as long: a machine may be slow to start. Time counts only while
-the watchdog itself runs, so a frozen process that wakes up is not stuck.
+the watchdog itself runs, so a frozen process that wakes up is not stuck. Offsets without a message,
+as transactions leave them, are nothing to wait for: that is looked up before anything is ended.
 """
 
 import faulthandler
@@ -53,7 +54,8 @@ class Work:
 class Watchdog:
     """`look` from time to time; it says why the worker should end.
 
-    `ask` asks the broker, None: no answer; `clock` is monotonic seconds.
+    `ask` asks the broker, None: no answer; `has_message` asks it whether there is one in a range of
+    offsets; `clock` is monotonic seconds.
     """
 
     def __init__(
@@ -61,12 +63,14 @@ class Watchdog:
         work: Work,
         *,
         ask: Callable[[], Standing | None],
+        has_message: Callable[[Place, int, int], bool],
         deadline_s: float,
         clock: Callable[[], float],
     ) -> None:
         self.every_s = min(deadline_s / LOOKS, MAX_EVERY_S)
         self._work = work
         self._ask = ask
+        self._has_message = has_message
         self._deadline_s = deadline_s
         self._clock = clock
         self._looked_s = clock()
@@ -105,10 +109,30 @@ class Watchdog:
         if self._stuck_s >= self._deadline_s * (1 if self._joined else PATIENT):
             if not standing.member:
                 return f"for {self._stuck_s:.0f} s this worker was not in its group"
-            return f"nothing was learned for {self._stuck_s:.0f} s, though {_said(lag)}"
-        for place, (_, alone_s) in self._places.items():
-            if alone_s >= PATIENT * self._deadline_s:
-                return f"one partition was left out for {alone_s:.0f} s, though {_said(lag, place)}"
+            if (found := self._first_message(lag, positions, standing)) is not None:
+                return f"nothing was learned for {self._stuck_s:.0f} s, though {_said(lag, found)}"
+            self._stuck_s = 0.0
+        return self._judge_places(lag, positions, standing)
+
+    def _judge_places(
+        self, lag: Mapping[Place, int], positions: Mapping[Place, int], standing: Standing
+    ) -> str | None:
+        limit_s = PATIENT * self._deadline_s
+        alone = {place: lag[place] for place, (_, s) in self._places.items() if s >= limit_s}
+        if (found := self._first_message(alone, positions, standing)) is not None:
+            alone_s = self._places[found][1]
+            return f"one partition was left out for {alone_s:.0f} s, though {_said(alone, found)}"
+        for place in alone:
+            del self._places[place]
+        return None
+
+    def _first_message(
+        self, lag: Mapping[Place, int], positions: Mapping[Place, int], standing: Standing
+    ) -> Place | None:
+        """The partition that waits most, of those in which there is really a message."""
+        for place in sorted(lag, key=lambda each: -lag[each]):
+            if self._has_message(place, positions.get(place, 0), standing.ends[place]):
+                return place
         return None
 
     def _time_places(
@@ -125,10 +149,9 @@ class Watchdog:
         return moved
 
 
-def _said(lag: Mapping[Place, int], place: Place | None = None) -> str:
-    waits = sum(lag.values()) if place is None else lag[place]
-    (topic, number) = place or max(lag, key=lambda each: lag[each])
-    return f"{waits} messages wait, as in {topic} partition {number}"
+def _said(lag: Mapping[Place, int], place: Place) -> str:
+    topic, number = place
+    return f"{sum(lag.values())} messages wait, as in {topic} partition {number}"
 
 
 class Watch:

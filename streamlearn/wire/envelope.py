@@ -62,7 +62,6 @@ class Role(StrEnum):
     SLOW = "streamlearn.slow"
     STATE = "streamlearn.state"
     PREDICTIONS = "streamlearn.prediction"
-    LABEL_REQUESTS = "streamlearn.labelrequest"
     ROLLBACK = "streamlearn.rollback"
 
 

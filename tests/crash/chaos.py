@@ -38,6 +38,8 @@ from tests.crash.world import SETTINGS, frame
 
 MEMBERS = 4
 PATIENCE_S = 90.0  # for what takes seconds on a machine of one's own
+STARTING_S = 900.0  # for the first start: on a fresh checkout numba compiles for a minute of CPU
+SLOWER = 3  # than the first start nothing may be, where that is more than PATIENCE_S
 GROUP = "chaos"
 MOVING = {Fault.KILL, Fault.WIPE, Fault.TERM, Fault.LEAVE}  # the victim's partitions
 
@@ -51,6 +53,7 @@ class Chaos:
         self._folder = folder
         self._workers = workers
         self._log = log
+        self._patience_s = STARTING_S
         self._stack = ExitStack()
         self._broker = LocalBroker(heap="320m", data_dir=folder / "kafka")
         self._kafka: KafkaConfig
@@ -64,7 +67,11 @@ class Chaos:
         begun = time.monotonic()
         with self._stack:
             self._set_up()
-            self._settle()
+            if not self._settle():
+                return self.report
+            self._patience_s = max(PATIENCE_S, SLOWER * (time.monotonic() - begun))
+            self._say(f"all partitions are learned; patience {self._patience_s:.0f} s")
+            begun = time.monotonic()
             order = list(faults)
             while order or time.monotonic() - begun < seconds:
                 strike = draw(self._rng, order.pop(0) if order else None)
@@ -118,13 +125,15 @@ class Chaos:
 
     def _settle(self) -> bool:
         """Until every partition has an update that was sent after now."""
-        since, deadline = time.time(), time.monotonic() + PATIENCE_S
+        since, deadline = time.time(), time.monotonic() + self._patience_s
         while not all(
             self._auditor.newest_s.get(number, 0.0) > since for number in range(PARTITIONS)
         ):
             if time.monotonic() > deadline:
                 quiet = [n for n in range(PARTITIONS) if self._auditor.newest_s.get(n, 0) <= since]
-                self.report.wrong.append(f"partitions {quiet}: no updates for {PATIENCE_S:.0f} s")
+                self.report.wrong.append(
+                    f"partitions {quiet}: no updates for {self._patience_s:.0f} s"
+                )
                 return False
             self._wait(0.1)
         return True
@@ -204,7 +213,7 @@ class Chaos:
     def _cover(self) -> None:
         """Until every event is acknowledged, so learned and checkpointed."""
         log, name = KafkaLog(self._kafka, group=GROUP), self._topics["events"].full_name
-        deadline = time.monotonic() + PATIENCE_S
+        deadline = time.monotonic() + self._patience_s
         for number in range(PARTITIONS):
             while log.committed(name, number) != log.watermarks(name, number)[1]:
                 if time.monotonic() > deadline:
@@ -217,7 +226,7 @@ class Chaos:
         wrong = []
         for stream, version in fed.items():
             try:
-                held = subscriber.wait_for(stream, version, timeout_s=PATIENCE_S / 3).current
+                held = subscriber.wait_for(stream, version, timeout_s=self._patience_s / 3).current
             except StreamlearnError as error:
                 wrong.append(f"{who}: {error}")
             else:

@@ -17,9 +17,11 @@ class Worker:
         self.ends: dict[Place, int] = {A: 5, B: 0}
         self.member = self.settled = self.answers = True
         self.waits = False
+        self.empty: set[Place] = set()  # offsets without messages
         self.watchdog = Watchdog(
             Work(self.pulse, positions=lambda: self.positions, waits=lambda: self.waits),
             ask=self._ask,
+            has_message=lambda place, start, end: place not in self.empty,
             deadline_s=DEADLINE_S,
             clock=self.clock,
         )
@@ -140,4 +142,14 @@ def test_one_partition_may_wait_longer_while_others_are_learned_but_not_for_ever
     assert busy(PATIENT - 0.5) is None
     assert busy(1) == (
         "one partition was left out for 300 s, though 2 messages wait, as in events partition 1"
+    )
+
+
+def test_offsets_without_a_message_are_nothing_to_wait_for() -> None:
+    worker = Worker()
+    worker.ends, worker.empty = {A: 6, B: 1}, {A, B}
+    assert worker.pass_s(3 * PATIENT * DEADLINE_S) is None
+    worker.empty = {A}
+    assert worker.pass_s(DEADLINE_S + 5) == (
+        "nothing was learned for 60 s, though 2 messages wait, as in events partition 1"
     )
