@@ -1,7 +1,7 @@
 # streamlearn: everything a person or CI does with a checkout.
 #
 #   make demo     see the whole loop work (sets the environment up first)
-#   make test     all tests, doctests included; those with a broker start their own
+#   make test     all tests, doctests included; those with a broker start their own. JOBS=2: side by side
 #   make check    format, lint, types, import contracts
 #   make bench    throughput and latency, as ratios to a raw consumer
 #   make bench-learning  accuracy, cost and memory beside other people's learners (ARGS=--quick:
@@ -65,8 +65,13 @@ check: setup
 	$(BIN)/mypy --strict streamlearn
 	$(BIN)/lint-imports
 
+# JOBS=2: modules go to so many processes side by side, on one broker.
+# What compiles at its first run is compiled before, once, not in each process that a test starts.
+JOBS ?= 0
 test: setup
-	$(BIN)/pytest $(ARGS)
+	$(BIN)/python -c "from streamlearn.core.settings import LearnerSettings as Settings; \
+		from streamlearn.runtime.warm_up import warm_up; warm_up(Settings())"
+	$(BIN)/pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 bench: setup
 	$(BIN)/python benchmarks/throughput.py $(ARGS)

@@ -76,11 +76,14 @@ def wanted(job: Job, only: Sequence[str], done: set[tuple[object, ...]], again: 
     )
 
 
-def missing(jobs: Sequence[Job], rows: Sequence[Row]) -> list[str]:
-    """Who has no row at all on a setting."""
+def missing(jobs: Sequence[Job], rows: Sequence[Row]) -> list[tuple[str, str]]:
+    """Settings, and who has no row at all on it."""
     done = {(row.part, row.setting, row.who) for row in rows}
-    left = [job for job in jobs if (job.part, job.setting, job.who) not in done]
-    return list(dict.fromkeys(f"{job.setting}: {job.who}" for job in left))
+    left: dict[str, dict[str, None]] = {}
+    for job in jobs:
+        if (job.part, job.setting, job.who) not in done:
+            left.setdefault(job.setting, {})[job.who] = None
+    return [(setting, "; ".join(who)) for setting, who in left.items()]
 
 
 def commit() -> str:
@@ -150,7 +153,7 @@ def main() -> int:
     failed = 0 if given.norun else measure(jobs, given.out, given.processes)
     if given.write:
         rows = [row for row in read_rows(given.out) if row.scale == scale.name]
-        skipped += [Skip(name, "not run yet") for name in missing(every, rows)]
+        skipped += [Skip(setting, f"not run: {who}") for setting, who in missing(every, rows)]
         PAGE.write_text(page.text(rows, skipped, scale), encoding="utf-8")
         print(f"written: {PAGE}")
     return 1 if failed else 0

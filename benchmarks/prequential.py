@@ -151,7 +151,8 @@ def _row(
     }
     return Row(
         job.part, job.setting, job.who, seed, job.scale.name, figures,
-        events=int(ends[-1]), cpu_s=cost[0], notes={"prefix": int(ends[at]), "step": int(step)},
+        events=int(ends[-1]), cpu_s=cost[0], peak_mib=cost[1],
+        notes={"prefix": int(ends[at]), "step": int(step)},
     )  # fmt: skip
 
 

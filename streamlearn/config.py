@@ -134,6 +134,7 @@ class WorkerConfig(_Section):
     stall_deadline_s: float = Field(60.0, gt=0)  # without progress while events wait: it ends
     predictions: bool = False  # publish each event's prediction
     late_labels: bool = False  # pass labels that come later than their events on to them
+    label_requests: int = Field(0, ge=0, le=100)  # of each 100 events, how many to ask labels for
     signing_key: Path | None = None  # `streamlearn keys new` makes it
     memory_budget_mib: int = Field(1024, ge=64)  # for the streams that are kept in memory
 

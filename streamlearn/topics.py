@@ -23,6 +23,7 @@ NAMES = (
     "deadletters",
     "predictions",
     "labels",
+    "label-requests",
     "slow",
     "metagradients",
 )

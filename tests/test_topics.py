@@ -25,7 +25,7 @@ def test_there_is_a_file_for_each_topic() -> None:
 
 def test_what_belongs_to_a_stream_has_as_many_partitions_as_events() -> None:
     topics = load(prefix="", partitions=3)
-    shared = {"events", "updates", "snapshots", "state", "predictions", "labels"}
+    shared = {"events", "updates", "snapshots", "state", "predictions", "labels", "label-requests"}
     assert {topic.name for topic in topics if topic.partitions == 3} == shared
     assert {topic.partitions for topic in topics if topic.name not in shared} == {1}
 

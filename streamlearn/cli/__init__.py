@@ -41,6 +41,10 @@ COMMANDS = {
     "feed": Entry("feed", "feed", "Send a file's events."),
     "worker": Entry("worker", "worker", "Learn what is fed and publish the models."),
     "subscribe": Entry("subscribe", "subscribe", "Hold the newest model, show it, predict."),
+    "representatives": Entry(
+        "representatives", "representatives", "Show the events that stand for a stream's past."
+    ),
+    "suggest": Entry("suggest", "suggest", "Say which events to have labelled."),
     "history": Entry("past", "history", "List a stream's published versions."),
     "replay": Entry("past", "replay", "Rebuild a past model from the log."),
     "verify": Entry("past", "verify", "Compare what was published with the log."),

@@ -13,6 +13,7 @@ from uuid import uuid4
 import typer
 from rich.console import Console, Group
 from rich.live import Live
+from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -196,21 +197,21 @@ def _view(demo: "Demo") -> Group:
             same = f"[red]{same}[/]"
         scores = rates if row.tested else [""] * 3
         events = f"{row.tested:,} of {row.sent:,}" if row.sent else ""
-        table.add_row(row.stream, events, *scores, str(row.version), age, same)
+        table.add_row(escape(row.stream), events, *scores, str(row.version), age, same)
     notes = [Text(f"  {note}", style="yellow") for note in demo.notes]
     return Group(table, Text(_totals(demo.board.summary())), *notes)
 
 
 def _totals(summary: "Summary") -> str:
     parts = [f"{summary.events:,} events"]
-    if summary.updates:
+    if summary.updates and summary.events_per_s:  # before the pace begins there is nothing to say
         parts += [
             f"{summary.events_per_s:.0f}/s",
             f"accuracy {summary.accuracy:.3f} (no-change {summary.no_change:.3f}, "
             f"majority {summary.majority:.3f})",
             f"{summary.updates:,} updates",
         ]
-    if summary.p50_ms is not None and summary.p99_ms is not None:
+    if summary.p50_ms is not None and summary.p99_ms is not None and len(parts) > 1:
         parts.append(f"sent to swapped p50 {summary.p50_ms:.0f} ms, p99 {summary.p99_ms:.0f} ms")
     return ", ".join(parts)
 

@@ -130,6 +130,7 @@ def evaluate(
     from streamlearn.evaluation import Timeline, check_peers, frame_events
     from streamlearn.evaluation import evaluate as run
     from streamlearn.evaluation.plot import check_plot, draw
+    from streamlearn.runtime.warm_up import warm_up
     from streamlearn.sources import open_source
 
     settings = LearnerSettings(seed=seed, step_events=step)
@@ -152,6 +153,8 @@ def evaluate(
         frame_events=frame_events(step),
     ) as source:
         require_label(source.inferred)
+        with notices.status("compiling the inner loops (half a minute, the first time only)"):
+            warm_up(settings)
         with Progress(
             TextColumn("{task.description}"),
             BarColumn(),

@@ -36,6 +36,18 @@ def feed(
         str | None,
         typer.Option("--time", help="The column with the event's time.", show_default=False),
     ] = None,
+    ignore: Annotated[
+        list[str] | None,
+        typer.Option(metavar="COL", help="A column to leave out.", show_default=False),
+    ] = None,
+    keep: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="COL",
+            help="A column to send though it would be left out: a counter, an id.",
+            show_default=False,
+        ),
+    ] = None,
     image: Images = None,
     order: Order = None,
     rate: Annotated[
@@ -101,15 +113,19 @@ def feed(
         stream=stream,
         stream_name=stream_name,
         time=time_column,
+        ignore=tuple(ignore or ()),
+        keep=tuple(keep or ()),
         images=tuple(image or ()),
         order=order,
         keep_files=True,
         frame_events=frame_events,
     )
+    if not source.inferred.timed:
+        source.inferred.time = "when it is sent, since --time names no column"
     with source:
         n_said = len(source.inferred.notes)
         for line in source.inferred.lines():
-            console.print(f"[dim]{line}[/]", markup=True, soft_wrap=True)
+            console.print(line, style="dim", markup=False, soft_wrap=True)
         with Feeder(
             settings.kafka,
             topic_prefix=settings.topics.prefix,
@@ -123,7 +139,7 @@ def feed(
                 feeder,
                 Pace(pace),
                 collect=live or pace.realtime,
-                stamp=None if time_column else time.time,
+                stamp=None if source.inferred.timed else time.time,
             )
             with _progress(console) as progress:
                 task = progress.add_task("sending", total=None if source.done is None else 1.0)
@@ -142,7 +158,8 @@ def feed(
         seconds = time.monotonic() - begun
     for column, cells in source.inferred.unreadable.items():
         if cells:
-            console.print(f"{column}: {cells:,} cells could not be read, taken as missing")
+            said = f"{column}: {cells:,} cells could not be read, taken as missing"
+            console.print(said, markup=False, soft_wrap=True)
     for note in source.inferred.notes[n_said:]:
         console.print(note, markup=False, soft_wrap=True)
     console.print(

@@ -8,6 +8,7 @@ from rich.table import Table
 
 if TYPE_CHECKING:
     from streamlearn.evaluation import ClassesOverTime, Evaluation
+    from streamlearn.evaluation.prequential_run import StreamResult
     from streamlearn.sources import Inferred
 
 BAR = 24  # characters of a full bar
@@ -32,6 +33,8 @@ def show(result: "Evaluation", inferred: "Inferred", console: Console) -> None:
     console.print(_experts(result))
     if len(result.streams) > 1:
         console.print(_streams(result))
+    else:
+        console.print(_rehearses(result.streams[0]), style="dim", highlight=False)
     classes = ", ".join(str(one) for one in result.classes[:CLASSES_SHOWN])
     more = len(result.classes) - CLASSES_SHOWN
     classes += f" and {more} more" if more > 0 else ""
@@ -114,6 +117,13 @@ def _experts(result: "Evaluation") -> Table:
     for name, weight in sorted(result.experts.items(), key=lambda item: -item[1]):
         table.add_row(escape(name), f"{weight:.2f}", _bar(weight))
     return table
+
+
+def _rehearses(one: "StreamResult") -> str:
+    shown = {"microclusters": "micro-clusters", "uniform": "a uniform sample"}
+    recalls = [f"{shown[n]} {r:.2f}" for n, r in one.recalls.items() if r is not None]
+    beside = f"; recall of held-out events: {', '.join(recalls)}" if recalls else ""
+    return f"its past is kept as {shown[one.rehearses]}{beside}"
 
 
 def _streams(result: "Evaluation") -> Table:

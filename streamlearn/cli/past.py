@@ -154,7 +154,7 @@ def verify(
         for v in verdicts:
             versions = f"{v.published} ({v.first} to {v.last})"
             table.add_row(v.stream, str(v.partition), versions, str(v.same), v.result.value)
-        Console().print(table)
+        Console(markup=False).print(table)
         for v in verdicts:
             if v.detail:
                 typer.echo(f"{v.stream}: {v.detail}")
@@ -211,7 +211,9 @@ def history(
             str(row["version"]), str(row["epoch"]), row["time"][:19], str(row["offset"]),
             row["kind"], str(row["bytes"]), _percent(row["accuracy"]), row["hash"][:8],
         )  # fmt: skip
-    Console().print(table if rows else f"no update of {stream} is retained; see `replay`")
+    Console(markup=False).print(
+        table if rows else f"no update of {stream} is retained; see `replay`"
+    )
     _print_refused(refused, why)
 
 

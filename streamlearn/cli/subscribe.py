@@ -140,7 +140,9 @@ def _show(models: "list[StreamModel]", json: bool) -> None:
         columns, version = str(len(held.model.columns)), str(held.model.version)
         epoch = str(held.stamp.epoch)
         table.add_row(model.stream, version, classes, columns, epoch, held.hash[:12])
-    Console().print(table if models else "no model has been published; feed, and run a worker")
+    Console(markup=False).print(
+        table if models else "no model has been published; feed, and run a worker"
+    )
 
 
 def _about(held: "Held") -> dict[str, Any]:
@@ -167,7 +169,7 @@ def _follow(
         raise KeyboardInterrupt
 
     signal.signal(signal.SIGTERM, interrupt)
-    console = Console(highlight=False, soft_wrap=True)
+    console = Console(highlight=False, soft_wrap=True, markup=False)  # names are others'
     swaps: SimpleQueue[Held] = SimpleQueue()
 
     def drain(wait_s: float) -> None:
@@ -242,7 +244,7 @@ def _predict(
     name = stream or known[0]
     current = subscriber.model(name).current
     console = Console(stderr=True, highlight=False)
-    console.print(f"[dim]{name}, version {current.version}[/]")
+    console.print(f"{name}, version {current.version}", style="dim", markup=False)
     n = n_labelled = n_right = 0
     with open_source(file, stream_name=name, images=images) as source:
         for frame in source.frames():

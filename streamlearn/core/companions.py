@@ -5,7 +5,8 @@ A sample (`microclusters`, `reservoir`) keeps rows of numbers and knows nothing 
 follow its members, which never move from slot to slot.
 """
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 
 from streamlearn.errors import StateError
 
+MAX_WORDS = 400  # characters of an event's texts that are kept for people
 Values = Mapping[str, NDArray[Any]]  # by name, (n, ...)
 
 
@@ -103,6 +105,30 @@ class Companions:
                 )
             companions.set(name, slots, array)
         return companions
+
+
+def packed(said: Sequence[Mapping[str, str | None]]) -> NDArray[np.uint8]:
+    """(n, width) each event's texts by column as JSON, cut to MAX_WORDS characters in all.
+
+    >>> unpacked(packed([{"title": "hot", "note": None}, {}])[0])
+    {'title': 'hot'}
+    """
+    lines: list[bytes] = []
+    for texts in said:
+        known = {name: text for name, text in texts.items() if text is not None}
+        each = max(MAX_WORDS // max(len(known), 1), 1)
+        cut = {name: text if len(text) <= each else text[: each - 1] + "…"
+               for name, text in known.items()}  # fmt: skip
+        lines.append(json.dumps(cut).encode())
+    width = max(map(len, lines), default=0)
+    joined = b"".join(line.ljust(width, b"\0") for line in lines)
+    return np.frombuffer(joined, np.uint8).reshape(len(lines), width)
+
+
+def unpacked(words: NDArray[np.uint8]) -> dict[str, str]:
+    """One event's texts; none where nothing is known."""
+    line = words.tobytes().rstrip(b"\0")
+    return dict(json.loads(line)) if line else {}
 
 
 def _unknown(dtype: np.dtype[Any]) -> Any:

@@ -5,7 +5,8 @@ the read-outs `serve` (for the stream's next events) and `keep` (for any event o
 learner and every subscriber predict through this one path, so their bits agree.
 
 The heads, in order: ridge on view a and on view b, each with every window, then softmax on the
-linear features with every rate; where there are texts, the two of text_head.
+linear features with every rate, the ones of local_heads; where there are texts, the two of
+text_head.
 """
 
 from collections.abc import Sequence
@@ -16,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamlearn.core.features import Layout, Projections, write_features
+from streamlearn.core.local_heads import LocalReader
 from streamlearn.core.pool import N_MIXTURES, mix, mix_keep
 from streamlearn.core.text import Texts, TextWeights
 from streamlearn.core.text_head import keep_with_texts, write_text_scores
@@ -44,6 +46,7 @@ class Experts:
     serve: NDArray[np.float64]  # (3,) of the mixtures
     keep: NDArray[np.float64]  # (windows,) of view a's heads
     n_classes: int
+    local: LocalReader
     text: TextWeights | None = None  # None: the stream has no texts
     text_share: float = 0.0  # of `keep`
     vision: Vision | None = None  # None: the stream has no images
@@ -94,7 +97,9 @@ class Experts:
         logits -= logits.max(axis=2, keepdims=True)
         np.exp(logits, out=logits)
         logits /= logits.sum(axis=2, keepdims=True)
-        flat[:, l_start : l_start + len(self.softmax)] = logits.reshape(n, -1)
+        l_end = l_start + len(self.softmax)
+        flat[:, l_start:l_end] = logits.reshape(n, -1)
+        self.local.write(features, self.layout, scores, l_end // c)
         if logs is not None:
             write_text_scores(logs, self.weights, scores)
         return scores

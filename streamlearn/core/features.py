@@ -160,6 +160,10 @@ class Layout:
         return slice(self.linear_start, self.width)
 
     @property
+    def z(self) -> slice:
+        return slice(self.linear_start + 1, self.new_start)
+
+    @property
     def linear(self) -> slice:
         return slice(self.linear_start, self.b_start)
 

@@ -38,7 +38,7 @@ from streamlearn.core.pending import PendingEvents, frame_of, served_by
 from streamlearn.core.preprocess import Input, Inputs, Standardiser
 from streamlearn.core.prequential import Prequential, StepScore
 from streamlearn.core.records import Frame, Label
-from streamlearn.core.rehearsal import CLUSTERS, Rehearsal
+from streamlearn.core.rehearsal import Rehearsal, Taken
 from streamlearn.core.reservoir import stream_key
 from streamlearn.core.ridge import EAGER_EVENTS, window_name
 from streamlearn.core.settings import LearnerSettings
@@ -61,7 +61,8 @@ class _Step:
     served: NDArray[np.float32]  # (n, C before the step)
     predicted: NDArray[np.int32]  # (n,)
     score: StepScore
-    kept_slots: NDArray[np.int64]  # (n,)
+    event: NDArray[np.int64]  # (n,)
+    kept: Taken
     predicted_keep: NDArray[np.int32] | None = None  # (n,)
 
 
@@ -163,10 +164,16 @@ class StreamLearner:
                 cut = slice(start, start + size)
                 step = frame.rows(start, start + size)
                 scored = self._late_step(step, numbers[cut], predicted[cut], lookup)
-                steps.append(_Step(served[cut], predicted[cut], *scored))
+                score, kept = scored
+                steps.append(_Step(served[cut], predicted[cut], score, numbers[cut], kept))
         self.version += 1
         outcome = self._outcome(self.version - 1, steps)
         return LateOutcome(frame, outcome, found.unknown, found.repeated)
+
+    def waiting(self, first: int, stop: int) -> Frame:
+        """Events of the counts first..stop that are remembered and wait for their labels."""
+        ids, events = ([], []) if self._pending is None else self._pending.waiting(first, stop)
+        return frame_of(self.stream, events, ids, [None] * len(ids), self._inputs.number_names)
 
     def _late_step(
         self,
@@ -174,7 +181,7 @@ class StreamLearner:
         events: NDArray[np.int64],
         predicted: NDArray[np.int32],
         lookup: NDArray[np.int32],
-    ) -> tuple[StepScore, NDArray[np.int64]]:
+    ) -> tuple[StepScore, Taken]:
         """Steps 3 and 4 for remembered events: 1, 2 (but for classes) and 5 were done for them."""
         n_known = len(self._classes)
         codes, new_class = self._class_codes(step, lookup)
@@ -236,13 +243,13 @@ class StreamLearner:
         self.drift.update(wrong, rows[:, self._inputs.numbers], step.event_time_s)
         texts = texts_of(step, self._texts)
         events, times = self.n_events + np.arange(len(step)), step.event_time_s
-        kept_slots = self._learn(  # 4
+        kept = self._learn(  # 4
             learned, rows, codes, texts, images, events, times, new_class
         )
         self._standardiser.update(rows, 0, n_known)  # 5
         self._publish_scale()
         self.n_events += len(step)
-        return _Step(tested.served, predicted, score, kept_slots, by_keep)
+        return _Step(tested.served, predicted, score, events, kept, by_keep)
 
     def _new_columns(self, frame: Frame) -> tuple[Input, ...]:
         return self._inputs.new_columns(frame, max_recent=self.settings.max_context_columns)
@@ -296,12 +303,14 @@ class StreamLearner:
         events: NDArray[np.int64],
         event_time_s: NDArray[np.float64],
         new_class: bool,
-    ) -> NDArray[np.int64]:
-        """Learn the labelled events. Returns (n,) the reservoir slot of each, or -1."""
+    ) -> Taken:
+        """Learn the labelled events. Returns where they were kept."""
         scale = self._mixture.experts.inverse_std
-        slots = self.rehearsal.offer(rows, codes, events, event_time_s, scale)
+        kept = self.rehearsal.offer(rows, codes, events, event_time_s, scale)
+        if texts:
+            self.rehearsal.note_words(kept, texts)
         if self._images:
-            taken = np.any([own >= 0 for own in slots.values()], axis=0)
+            taken = (kept.clusters >= 0) | (kept.uniform >= 0)
             self._kept_images.take(events, taken, images)
             if self._kept_images.is_full:
                 self._kept_images.forget_others(self.rehearsal.events())
@@ -318,7 +327,7 @@ class StreamLearner:
                 self.rehearsal.choose(scale)
                 self._weigh_keep()
                 self._since_keep = 0
-        return slots[CLUSTERS]
+        return kept
 
     def _weigh_keep(self) -> None:
         kept = self.rehearsal.uniform.kept()
@@ -349,7 +358,11 @@ class StreamLearner:
             drift_column=names[report.column] if 0 <= report.column < len(names) else "",
             heads=self.heads,
             head_weights=self._mixture.experts.weights,
-            kept_slots=_joined([step.kept_slots for step in steps]),
+            event=_joined([step.event for step in steps]),
+            kept_slots=_joined([step.kept.clusters for step in steps]),
+            kept_why=_joined([step.kept.why for step in steps]),
+            trusted=self.rehearsal.trusted,
+            recalls=dict(self.rehearsal.recalls),
             predicted_keep=_joined(by_keep) if len(by_keep) == len(steps) else None,
         )
 
@@ -369,6 +382,8 @@ class StreamLearner:
                     "label_decays": list(settings.label_decays),
                     "windows": [window_name(window) for window in settings.windows],
                     "softmax_rates": [f"{rate:g}" for rate in settings.softmax_rates],
+                    "trees": settings.trees,
+                    "neighbours": settings.neighbours,
                     "stop_words": settings.stop_words,
                 },
             }

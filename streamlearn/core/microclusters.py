@@ -142,6 +142,10 @@ class MicroClusters:
         )
         return slots
 
+    def why(self, slots: NDArray[np.int64]) -> NDArray[np.int8]:
+        """(n,) why each slot's member was kept, as `Why`; -1 where the slot is -1."""
+        return np.append(self._why, np.int8(-1))[slots]
+
     def kept(self) -> Kept:
         """The centres, which replay numbers best; weights are counts, a class's add up to all."""
         return self._kept(self._centres)

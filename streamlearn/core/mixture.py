@@ -25,6 +25,8 @@ from streamlearn.core.features import (
     rates_of,
     slow_size,
 )
+from streamlearn.core.local_heads import FIRST_STACK as FIRST_LOCAL
+from streamlearn.core.local_heads import LocalHeads, local_heads
 from streamlearn.core.pool import Pool
 from streamlearn.core.ridge import EAGER_EVENTS, FLUSH_ROWS, RidgeView, roots_of, window_name
 from streamlearn.core.settings import LearnerSettings
@@ -56,7 +58,12 @@ class Tested:
 
 
 def head_names(settings: LearnerSettings) -> tuple[str, ...]:
-    """The K heads in the order of their scores: "ridge/a/100" ... "softmax/0.05"."""
+    """The K heads in the order of their scores: "ridge/a/100" ... "neighbours/log"."""
+    return (*view_heads(settings), *local_heads(settings.trees, settings.neighbours))
+
+
+def view_heads(settings: LearnerSettings) -> tuple[str, ...]:
+    """Those whose weights are a matrix each: "ridge/a/100" ... "softmax/0.05"."""
     windows = [window_name(window) for window in settings.windows]
     names = [f"ridge/{view}/{window}" for view in "ab" for window in windows]
     return (*names, *(f"softmax/{rate:g}" for rate in settings.softmax_rates))
@@ -75,7 +82,9 @@ class Mixture:
         self.counts: NDArray[np.int64] = np.zeros(0, np.int64)  # (C,) in the statistics
         self.slow = self._draw_slow(0)
         self.scale = np.zeros((2, 0), np.float32)
-        self.pool = Pool(len(self.heads), len(settings.windows))
+        self.local = LocalHeads(settings, key)
+        self.pool = Pool(len(view_heads(settings)), len(settings.windows))
+        self.pool.grow(FIRST_LOCAL * (len(self.local.names) // 2))
         self._decays = np.array(settings.label_decays, np.float64)
         self._rates = np.array(settings.softmax_rates, np.float32)
         self._pending: list[Pending] = []
@@ -111,6 +120,7 @@ class Mixture:
             serve=self.pool.serve(),
             keep=self.pool.keep,
             n_classes=0,
+            local=self.local.reader(),
         )
 
     def test(self, rows: NDArray[np.float64], texts: Texts, images: Images) -> Tested:
@@ -176,6 +186,8 @@ class Mixture:
         experts.softmax = softmax.reshape(rates * n_classes, layout.n_linear)
         experts.labels = np.pad(experts.labels, ((0, layout.n_classes - old.n_classes), (0, 0)))
         self.counts = np.pad(self.counts, (0, n_classes - experts.n_classes))
+        self.local.grow(old, layout, n_classes, self.n)
+        experts.local = self.local.reader()
         experts.layout, experts.n_classes = layout, n_classes
         experts.projections = project(self.slow, layout, self.scale)
         self._take_ridge_weights()
@@ -208,13 +220,18 @@ class Mixture:
         return Tested(
             tested.recent_before,
             features,
-            self._scores_again(tested.scores),
+            self._scores_again(tested.scores, tested.n_classes),
             np.pad(tested.mixed, more),
             np.pad(tested.served, more[1:]),
             tested.n_classes,
         )
 
-    def _scores_again(self, scores: NDArray[np.float32]) -> NDArray[np.float32]:
+    def _scores_again(self, scores: NDArray[np.float32], n_known: int) -> NDArray[np.float32]:
+        wider = self._wider(scores)
+        self.local.widen(wider, len(view_heads(self.settings)), n_known)
+        return wider
+
+    def _wider(self, scores: NDArray[np.float32]) -> NDArray[np.float32]:
         n, n_heads, n_known = scores.shape
         n_classes = self.experts.n_classes
         if n_heads < len(self.heads):  # texts are new: they had nothing to say
@@ -248,6 +265,8 @@ class Mixture:
             self.text.learn(texts, codes)
             self._take_text()
         learn_softmax(features, experts.layout.linear_start, codes, self._rates, experts.softmax)
+        self.local.learn(features, experts.layout, codes, self.n)
+        experts.local = self.local.reader()
         a = np.ascontiguousarray(features[:, experts.layout.a])
         b = np.ascontiguousarray(features[:, experts.layout.b])
         self._pending.append((a, b, codes))
@@ -311,8 +330,9 @@ class Mixture:
         }
         softmax = experts.softmax.reshape(len(self._rates), c, experts.layout.n_linear)
         ridge = [weights for view in self.ridge for weights in view.weights]
-        n_numbers = len(ridge) + len(softmax)
-        tensors |= dict(zip(self.heads[:n_numbers], [*ridge, *softmax.copy()], strict=True))
+        heads = view_heads(self.settings)
+        tensors |= dict(zip(heads, [*ridge, *softmax.copy()], strict=True))
+        tensors |= self.local.tensors()
         if self.text is not None:
             tensors |= self.text.tensors()
         return {name: tensor for name, tensor in tensors.items() if tensor.size}
@@ -343,6 +363,7 @@ class Mixture:
             view_meta, view_arrays = view.state()
             meta["ridge"].append(view_meta)
             arrays |= {f"ridge/{name}/{key}": array for key, array in view_arrays.items()}
+        arrays |= {f"local/{key}": array for key, array in self.local.state().items()}
         if self.text is not None:
             meta["text"], text_arrays = self.text.state()
             arrays |= {f"text/{key}": array for key, array in text_arrays.items()}
@@ -391,6 +412,8 @@ class Mixture:
         codes = np.array(arrays["pending/codes"], np.int32)
         if len(codes):
             mixture._pending = [(a, b, codes)]
+        mixture.local.resume(part(arrays, "local/"), experts.layout, n_classes)
+        experts.local = mixture.local.reader()
         mixture._take_pool()
         mixture._take_ridge_weights()
         return mixture

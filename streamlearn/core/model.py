@@ -13,6 +13,8 @@ the same path and so with the same bits as the learner's own. Statistics that on
 | ridge/a/100 ... ridge/b/inf | (F, C) float32 | a head each |
 | softmax/0.005 ... | (C, F) float32 | a head each |
 | pool/weights, pool/stack, pool/serve, pool/keep | (K,), (2, K), (3,), (windows,) float64 | |
+| forest/feature, /threshold, /child, /unlikely | (T N,) int16, float32, int16, (T N, c) uint8 | |
+| neighbours/rows, neighbours/codes | (m, d) int8, (m,) int32 | recent events |
 | text/buckets, text/rarity, text/weights | (R,) int32, (R,) uint8, (R, C) int8 | a row a gram |
 | text/prior, text/n_texts, text/share | (C,) float32, (1,) int64, (1,) float64 | |
 
@@ -39,6 +41,7 @@ from streamlearn.core.features import (
     rates_of,
     tensors_hash,
 )
+from streamlearn.core.local_heads import LocalReader, local_heads
 from streamlearn.core.preprocess import Inputs
 from streamlearn.core.records import Frame, Label
 from streamlearn.core.text import STOP_WORD_LISTS, Texts, TextWeights
@@ -120,6 +123,21 @@ class Model:
         with one_thread():
             return self._experts().alone(*self._read(frame), readout)
 
+    def standardised(self, frame: Frame) -> NDArray[np.float64]:
+        """(n, d) the frame's inputs as the model reads them, 0 where missing."""
+        rows = self._inputs().rows(frame)
+        n_inputs = rows.shape[1]
+        mean, inverse_std = (
+            self.tensors.get(f"input/{name}", np.zeros(0)) for name in ("mean", "inverse_std")
+        )
+        if {len(mean), len(inverse_std)} != {n_inputs}:
+            raise FormatError(
+                f"model {self.stream!r} version {self.version} is not whole: {n_inputs} inputs, "
+                f"{len(mean)} means; fetch its snapshot"
+            )
+        z: NDArray[np.float64] = np.clip((rows - mean) * inverse_std, -5.0, 5.0)
+        return np.nan_to_num(z)
+
     def _read(self, frame: Frame) -> tuple[NDArray[np.float64], Texts, Images]:
         rows = self._inputs().rows(frame)
         return rows, texts_of(frame, self.text_columns), images_of(frame, self.image_columns)
@@ -180,7 +198,8 @@ def _build(model: Model, inputs: Inputs) -> Experts:
         names = [f"ridge/{view}/{window}" for window in windows]
         return stacked([get(name, (n_features, n_classes), np.float32) for name in names])
 
-    n_heads = 2 * len(windows) + len(softmax_rates)
+    sizes = int(settings["trees"]), int(settings["neighbours"])
+    n_heads = 2 * len(windows) + len(softmax_rates) + len(local_heads(*sizes))
     text, share = None, 0.0
     if model.text_columns:
         n_heads += len(TEXT_HEADS)
@@ -210,6 +229,7 @@ def _build(model: Model, inputs: Inputs) -> Experts:
         serve=get("pool/serve", (3,)),
         keep=get("pool/keep", (len(windows),)),
         n_classes=n_classes,
+        local=LocalReader.of(tensors, layout, n_classes, *sizes),
         text=text,
         text_share=share,
         vision=vision,

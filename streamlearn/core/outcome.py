@@ -29,7 +29,11 @@ class Outcome:
     drift_column: str  # that moved most; "" where none did
     heads: tuple[str, ...]  # names of the K heads
     head_weights: NDArray[np.float64]  # (K,) after the frame
-    kept_slots: NDArray[np.int64]  # (n,) the reservoir slot each event was written to, or -1
+    event: NDArray[np.int64]  # (n,) the stream's running count
+    kept_slots: NDArray[np.int64]  # (n,) slot of the micro-cluster whose member it became, or -1
+    kept_why: NDArray[np.int8]  # (n,) microclusters.Why, -1 where it was not kept
+    trusted: str  # the sample that is replayed
+    recalls: Mapping[str, float]  # of each sample, when last asked; NaN or none: not known
     predicted_keep: NDArray[np.int32] | None = None  # (n,) by `keep`, where learn was asked for it
     n_repeated: int = 0  # labelled events that were learned before, under their ids: predicted only
 

@@ -179,6 +179,11 @@ class PendingEvents:
                 events.append(event)
         return Found(tuple(rows), tuple(events), tuple(unknown), tuple(repeated))
 
+    def waiting(self, first: int, stop: int) -> tuple[list[str], list[Pending]]:
+        """Remembered events of the counts first..stop, oldest first, with their ids."""
+        found = [(i, e) for i, e in self._events.items() if first <= e.event < stop]
+        return [event_id for event_id, _ in found], [event for _, event in found]
+
     def _forget(self, event_id: str) -> None:
         event = self._events.pop(event_id, None)
         if event is not None:
@@ -242,18 +247,19 @@ class PendingEvents:
 
 
 def frame_of(
-    stream: str, events: Sequence[Pending], ids: Sequence[str], labels: Sequence[Label],
+    stream: str, events: Sequence[Pending], ids: Sequence[str], labels: Sequence[Label | None],
     columns: tuple[str, ...],
 ) -> Frame:  # fmt: skip
-    """Remembered events with their labels as a frame, in the labels' order."""
-    values = {label: code for code, label in enumerate(dict.fromkeys(labels))}
+    """Remembered events with their labels as a frame, in the labels' order; None: still waiting."""
+    known = dict.fromkeys(label for label in labels if label is not None)
+    values: dict[Label | None, int] = {label: code for code, label in enumerate(known)}
     names = dict.fromkeys(name for event in events for name in event.texts)
     return Frame(
         stream=stream,
         columns=columns,
         numbers=_numbers(events, len(columns)),
-        label_codes=np.array([values[label] for label in labels], np.int32),
-        label_values=tuple(values),
+        label_codes=np.array([values.get(label, -1) for label in labels], np.int32),
+        label_values=tuple(known),
         event_time_s=np.array([event.time_s for event in events], np.float64),
         event_ids=tuple(ids),
         texts={name: tuple(event.texts.get(name) for event in events) for name in names},

@@ -8,10 +8,11 @@ kept times h held out times d.
 
 from collections.abc import Mapping
 
+import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from streamlearn.core.reservoir import Kept, draws
+from streamlearn.core.reservoir import Kept, draws, uniform
 
 HELD_OUT = 1 / 16  # of the labelled events
 MARGIN = 0.01  # of recall that another sample must have more, before it is trusted instead
@@ -25,6 +26,22 @@ def held_out(event: NDArray[np.int64], *, key: int) -> NDArray[np.bool_]:
     """
     held: NDArray[np.bool_] = draws(key, event) < HELD_OUT
     return held
+
+
+@numba.njit(cache=True, nogil=True)
+def hold_out(
+    codes: NDArray[np.int32],
+    event: NDArray[np.int64],
+    key: np.uint64,
+    first: int,
+    n_seen: NDArray[np.int64],
+    held: NDArray[np.bool_],
+) -> None:
+    """`held_out` for a step's labelled events, but for the first ones of a class; counts them."""
+    for i in range(len(codes)):
+        if codes[i] >= 0:
+            n_seen[codes[i]] += 1
+            held[i] = n_seen[codes[i]] > first and uniform(key, event[i]) < HELD_OUT
 
 
 def recall(kept: Kept, held: Kept, scale: NDArray[np.float64] | None = None) -> float:

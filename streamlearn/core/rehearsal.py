@@ -9,20 +9,21 @@ was offered (`recall`), by which `choose` decides between them.
 What a class has of all three is fixed, so memory grows with classes and inputs, never with events.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from streamlearn.core.companions import Companions, Values
+from streamlearn.core.companions import Companions, Values, packed
 from streamlearn.core.microclusters import MicroClusters
-from streamlearn.core.recall import choose, held_out, recall
+from streamlearn.core.recall import choose, hold_out, recall
 from streamlearn.core.reservoir import Kept, Representatives, UniformReservoir, draws
 from streamlearn.errors import StateError
 
 CLUSTERS, UNIFORM = MicroClusters.KIND, UniformReservoir.KIND
+WORDS = "words"  # companion of micro-clusters' members, see companions.packed
 HELD_PER_CLASS = 10  # held-out events that are asked for
 _HELD_KEY, _REPLAY_KEY = 0x5851F42D4C957F2D, 0x14057B7EF767814F  # apart from the reservoir's draws
 _HELD = "held"
@@ -34,6 +35,14 @@ class Replay(Kept):
 
     sample: str  # CLUSTERS or UNIFORM: whose slots these are
     companions: Values  # (m, ...) each, see Rehearsal.offer
+
+
+class Taken(NamedTuple):
+    """Where a step's events (n,) were kept."""
+
+    clusters: NDArray[np.int64]  # slot of the micro-cluster whose member each became, or -1
+    why: NDArray[np.int8]  # microclusters.Why, or -1
+    uniform: NDArray[np.int64]  # slot in the uniform sample, or -1
 
 
 class Rehearsal:
@@ -58,37 +67,40 @@ class Rehearsal:
         event_time_s: NDArray[np.float64],
         scale: NDArray[np.float64],
         companions: Values | None = None,
-    ) -> dict[str, NDArray[np.int64]]:
+    ) -> Taken:
         """Offer a step's events, oldest first; codes (n,) are -1 where unlabelled.
 
         `scale` (d,): 1 / spread of each input. `companions`: further values of each event (n, ...)
         by name, which go with it wherever it is kept, and come back with `replay`: logits, pixels.
-        Returns by sample (n,) the slot that each event took, or -1.
         """
         asked = self._asked(codes, event)
         if asked.any():
             held = np.where(asked, codes, -1).astype(np.int32)
             self.held.offer(rows, held, event, event_time_s)
             codes = np.where(asked, -1, codes).astype(np.int32)
-        slots = {
-            CLUSTERS: self.clusters.offer(rows, codes, event, event_time_s, scale),
-            UNIFORM: self.uniform.offer(rows, codes, event, event_time_s),
-        }
+        clusters = self.clusters.offer(rows, codes, event, event_time_s, scale)
+        uniform = self.uniform.offer(rows, codes, event, event_time_s)
         given = companions or {}
         n_slots = len(self.n_seen) * self.clusters.capacity
-        for name, companion in self._companions.items():
-            companion.take(slots[name], given, n_slots=n_slots)
-        return slots
+        for name, slots in ((CLUSTERS, clusters), (UNIFORM, uniform)):
+            self._companions[name].take(slots, given, n_slots=n_slots)
+        return Taken(clusters, self.clusters.why(clusters), uniform)
+
+    def note_words(self, taken: Taken, texts: Mapping[str, Sequence[str | None]]) -> None:
+        """The beginning of what members of micro-clusters said, so that people can read it."""
+        rows = np.flatnonzero(taken.clusters >= 0)
+        if len(rows):
+            said = [{name: column[i] for name, column in texts.items()} for i in rows.tolist()]
+            self._companions[CLUSTERS].set(WORDS, taken.clusters[rows], packed(said))
 
     def _asked(self, codes: NDArray[np.int32], event: NDArray[np.int64]) -> NDArray[np.bool_]:
         """(n,) which events are held out: never a class's first ones, it may not have many."""
-        asked = held_out(event, key=self.key ^ _HELD_KEY) & (codes >= 0)
-        counts = np.bincount(codes[codes >= 0], minlength=len(self.n_seen))
-        seen = np.pad(self.n_seen, (0, len(counts) - len(self.n_seen)))
-        for code in np.flatnonzero((counts > 0) & (seen < self.clusters.capacity)).tolist():
-            own = np.flatnonzero(codes == code)
-            asked[own[: self.clusters.capacity - seen[code]]] = False
-        self.n_seen = seen + counts
+        more = 1 + int(codes.max(initial=-1)) - len(self.n_seen)
+        if more > 0:
+            self.n_seen = np.pad(self.n_seen, (0, more))
+        asked = np.zeros(len(codes), np.bool_)
+        key = np.uint64(self.key ^ _HELD_KEY)
+        hold_out(codes, event, key, self.clusters.capacity, self.n_seen, asked)
         return asked
 
     @property
@@ -140,6 +152,10 @@ class Rehearsal:
             sample=self.trusted,
             companions=self._companions[self.trusted].of(slots),
         )
+
+    def companions_of(self, sample: str, slots: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
+        """What goes with the members of a sample's slots, by name."""
+        return self._companions[sample].of(slots)
 
     def set_companions(self, replay: Replay, values: Values) -> None:
         """Other values (m, ...) for what was replayed: logits of today's network, for one."""

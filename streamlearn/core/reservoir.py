@@ -216,6 +216,16 @@ def stream_key(seed: int, stream: str) -> int:
     return int.from_bytes(digest[:8], "little")
 
 
+@numba.njit(cache=True, nogil=True)
+def uniform(key: np.uint64, counter: np.int64) -> float:
+    """One of `draws`."""
+    bits = key + np.uint64(counter) * np.uint64(0x9E3779B97F4A7C15)
+    bits = (bits ^ (bits >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    bits = (bits ^ (bits >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    bits = bits ^ (bits >> np.uint64(31))
+    return float((bits >> np.uint64(11)) * 2.0**-53)
+
+
 def draws(key: int, counter: NDArray[np.int64]) -> NDArray[np.float64]:
     """(n,) uniform on 0..1, from the key and each counter alone."""
     # splitmix64 (Steele, Lea, Flood 2014): a counter in, 64 mixed bits out; no state
@@ -249,14 +259,8 @@ def _offer(
             continue
         n_seen[code] += 1
         position = n_seen[code] - 1
-        if position >= capacity:  # Algorithm R: kept with P = capacity / n_seen, over a random one;
-            # as in `draws`
-            bits = key + np.uint64(event[i]) * np.uint64(0x9E3779B97F4A7C15)
-            bits = (bits ^ (bits >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-            bits = (bits ^ (bits >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-            bits = bits ^ (bits >> np.uint64(31))
-            uniform = (bits >> np.uint64(11)) * 2.0**-53
-            position = np.int64(uniform * n_seen[code])
+        if position >= capacity:  # Algorithm R: kept with P = capacity / n_seen, over a random one
+            position = np.int64(uniform(key, event[i]) * n_seen[code])
             if position >= capacity:
                 continue
         slot = code * capacity + position

@@ -23,6 +23,8 @@ class LearnerSettings:
     max_context_columns: int = 64  # above it, numbers get no recent-past features
     windows: tuple[float, ...] = (100.0, 1000.0, float("inf"))  # events, the heads' time scales
     softmax_rates: tuple[float, ...] = (0.005, 0.05)  # .02 and .1: elec2 at 256 .884, not .886
+    trees: int = 8  # of the forest; elec2 at 32: 5 lose .002 against 10; 0: none
+    neighbours: int = 1024  # recent events compared; 500 lose .001..006 on RBF, trees; 0: none
     reservoir_per_class: int = 20
     stop_words: str = "keep"  # or "english": left out of words (huffpost .675, not .672)
     late_labels: int = 0  # unlabelled events with an id that are remembered; 0: none (pending)
@@ -36,6 +38,8 @@ class LearnerSettings:
             "step_events": (self.step_events, 1),
             "random_features": (self.random_features, 1),
             "max_context_columns": (self.max_context_columns, 0),
+            "trees": (self.trees, 0),
+            "neighbours": (self.neighbours, 0),
             "reservoir_per_class": (self.reservoir_per_class, 1),
             "late_labels": (self.late_labels, 0),
             "late_label_max_age_s": (self.late_label_max_age_s, 0.0),

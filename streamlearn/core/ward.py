@@ -13,14 +13,14 @@ NEARER = 1 - 1e-9  # by less than rounding, two events are as near as each other
 FREE, FAR, CLOSER = 0, 1, 2  # why an event became its slot's member: microclusters.Why
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+# sums may be taken in any order, several columns at once, the same way on each call
+@numba.njit(cache=True, nogil=True, error_model="numpy", fastmath={"reassoc", "contract"})
 def _distance(a: NDArray[np.float64], b: NDArray[np.float64], scale: NDArray[np.float64]) -> float:
     """Squared, in units of spread; a column that either lacks adds nothing."""
     total = 0.0
     for j in range(len(scale)):
         difference = (a[j] - b[j]) * scale[j]
-        if difference == difference:
-            total += difference * difference
+        total += difference * difference if difference == difference else 0.0
     return total
 
 

@@ -39,6 +39,8 @@ class StreamResult:
     majority: float
     drift: str  # the verdict at the end
     n_drifts: int
+    rehearses: str  # the sample that is replayed: microclusters or uniform
+    recalls: dict[str, float | None]  # share of held-out events that each sample recalls
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,6 +260,7 @@ def _codes(frame: Frame, outcome: Outcome) -> NDArray[np.int32]:
 
 
 def _result(stream: _Stream, readout: Readout) -> StreamResult:
+    rehearsal = stream.learner.rehearsal
     scores, drift = stream.learner.prequential, stream.learner.drift.report
     return StreamResult(
         stream=stream.learner.stream,
@@ -268,6 +271,8 @@ def _result(stream: _Stream, readout: Readout) -> StreamResult:
         majority=scores.majority,
         drift=str(drift.verdict),
         n_drifts=drift.n_drifts,
+        rehearses=rehearsal.trusted,
+        recalls={name: None if r != r else r for name, r in rehearsal.recalls.items()},
     )
 
 

@@ -6,7 +6,8 @@ Rows of a partition's store:
 |---|---|
 | `stream\\0NAME` | the newest state of a stream, as state_codec encodes it |
 | `unsent\\0NAME` | the topic may not have that state yet; value: states there that it replaces |
-| `kept\\0NAME\\0SLOT` | the event that lies in a slot of the stream's reservoir, as a frame |
+| `kept\\0NAME\\0SLOT` | the member of a micro-cluster as it came, as kept_codec encodes it |
+| `format` | of the kept rows, where it is not 0 |
 | `marker` | the newest marker that is known to be in the topic |
 | `read` | how far the state topic was read: its id, next offset, newest epoch claimed before it |
 
@@ -20,13 +21,13 @@ from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from streamlearn.stores.store import Store
-from streamlearn.wire import marker_codec, state_codec
+from streamlearn.wire import kept_codec, marker_codec, state_codec
 from streamlearn.wire.cloud_events import Headers, Message
 from streamlearn.wire.envelope import PART_BYTES, part_key
 from streamlearn.wire.marker_codec import PartitionMarker
 from streamlearn.wire.state_codec import StoredState
 
-_MARKER, _READ = b"marker", b"read"
+_MARKER, _READ, _FORMAT = b"marker", b"read", b"format"
 _STREAM, _UNSENT, _KEPT = b"stream\0", b"unsent\0", b"kept\0"
 
 
@@ -94,6 +95,7 @@ class Partition:
 
     def load(self) -> None:
         """Read what the store says about itself."""
+        self._refresh()
         read = self.store.get(_READ)
         if read is not None:
             said = json.loads(read)
@@ -106,6 +108,23 @@ class Partition:
             name = key[len(_UNSENT) :].decode()
             self.dirty.add(name)
             self.garbage[name] = {Written(*entry) for entry in json.loads(row)}
+
+    def _refresh(self) -> None:
+        """Kept rows of an older format are written anew, once."""
+        now = b"%d" % kept_codec.VERSION
+        if self.store.get(_FORMAT) == now:
+            return
+        puts = {_FORMAT: now}
+        for key, row in self.store.scan(_KEPT):
+            newer = kept_codec.refreshed(row)
+            if newer is not None:
+                puts[key] = newer
+        self.store.write(puts)
+
+    def kept(self, name: str) -> dict[int, bytes]:
+        """The stored rows of a stream's micro-clusters, by slot; kept_codec reads them."""
+        start = _KEPT + name.encode() + b"\0"
+        return {int(key[len(start) :]): row for key, row in self.store.scan(start)}
 
     def marker(self) -> PartitionMarker | None:
         """The newest marker that was known to be in the topic when it was stored."""
@@ -210,7 +229,7 @@ class Partition:
         self.store.write({_READ: self._read_row(), **row})
 
     def keep(self, name: str, slot: int, event: bytes) -> None:
-        """An event took a slot of the stream's reservoir; written with the next states."""
+        """An event became a micro-cluster's member; written with the next states."""
         self._kept[_KEPT + name.encode() + b"\0%d" % slot] = event
 
     def _read_row(self) -> bytes:

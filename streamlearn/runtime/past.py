@@ -18,13 +18,18 @@ from types import TracebackType
 
 from streamlearn import topics as topic_specs
 from streamlearn.config import Config
+from streamlearn.core.learner import StreamLearner
+from streamlearn.core.model import Model
+from streamlearn.core.records import Frame
 from streamlearn.errors import BrokerError, InputError, StateError, UpdateError
 from streamlearn.runtime import keys
 from streamlearn.runtime.audit import Verdict, audit
 from streamlearn.runtime.connection import TIMEOUT_S, connect
 from streamlearn.runtime.history import Found, Published, find_published
 from streamlearn.runtime.log import KafkaLog
+from streamlearn.runtime.newest_state import newest_state
 from streamlearn.runtime.publisher import KafkaPublisher
+from streamlearn.runtime.recent import waiting
 from streamlearn.runtime.replay import Replay, Replayed, Step, Until, replay
 from streamlearn.runtime.rollback import Rollbacks
 from streamlearn.wire import dead_letter_codec, rollback_codec, update_codec
@@ -94,6 +99,21 @@ class Past(AbstractContextManager["Past"]):
             f"no stream {stream!r} in {self.events}; published were "
             f"{', '.join(names[:20]) or 'none'}{' and more' if len(names) > 20 else ''}"
         )
+
+    def state(self, stream: str, partition: int | None = None) -> StoredState:
+        """The state that the worker wrote last; InputError where there is none."""
+        number = self.partition_of(stream) if partition is None else partition
+        return newest_state(self._log, self._topics["state"].full_name, number, stream)
+
+    def waiting(self, stream: str, partition: int | None = None) -> Frame | None:
+        """The stream's newest events without a label; None where there are none."""
+        number = self.partition_of(stream) if partition is None else partition
+        return waiting(self._log, self.events, number, stream)
+
+    def model(self, stream: str, partition: int | None = None) -> Model:
+        """The model of the state that the worker wrote last. Needs its learner settings."""
+        state = self.state(stream, partition).state
+        return StreamLearner.restore(state, self._config.learner).model()
 
     def replay(
         self, stream: str, until: Until, partition: int | None = None

@@ -36,6 +36,21 @@ class Acknowledged:
         return self.first == offset and self.last - self.first + 1 == self.count
 
 
+def and_one(before: Acknowledged | None, offset: int | None) -> Acknowledged:
+    """One message more. A broker that got it twice, as its first answer was late, may not say where
+    it is (None): then nobody knows whether others wrote between, and nothing continues.
+
+    >>> and_one(and_one(None, 7), 8).continues(7)
+    True
+    >>> and_one(and_one(None, 7), None).continues(7), and_one(None, None).continues(0)
+    (False, False)
+    """
+    offset = -1 if offset is None else offset
+    if before is None:
+        return Acknowledged(offset, offset, 1)
+    return Acknowledged(min(before.first, offset), max(before.last, offset), before.count + 1)
+
+
 class Publisher(Protocol):
     """What learning and checkpoints send with: Kafka's, or the one in `testing`."""
 
@@ -139,14 +154,10 @@ class KafkaPublisher:
             return
         self._progress()
         topic, partition, offset = message.topic(), message.partition(), message.offset()
-        if topic is None or partition is None or offset is None:
-            raise BrokerError("the broker acknowledged a message without saying where it is")
+        if topic is None or partition is None:
+            raise BrokerError("a message was acknowledged that was never sent anywhere")
         before = self._acknowledged.get((topic, partition))
-        self._acknowledged[topic, partition] = (
-            Acknowledged(offset, offset, 1)
-            if before is None
-            else Acknowledged(min(before.first, offset), max(before.last, offset), before.count + 1)
-        )
+        self._acknowledged[topic, partition] = and_one(before, offset)
 
     def _check(self) -> None:
         if self._failed is not None:

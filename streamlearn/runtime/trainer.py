@@ -22,12 +22,14 @@ import numpy as np
 from streamlearn.core.learner import Outcome, StreamLearner
 from streamlearn.core.model import Model
 from streamlearn.core.records import Frame, Reason, Rejection
+from streamlearn.core.rehearsal import CLUSTERS, UNIFORM
 from streamlearn.core.settings import LearnerSettings
 from streamlearn.errors import FrameError
 from streamlearn.runtime.budget import Budget
 from streamlearn.runtime.checkpoint import Checkpoint, LostError, Sources, encode
 from streamlearn.runtime.dead_letters import DeadLetters
 from streamlearn.runtime.hot_streams import HotStream, HotStreams, size_of
+from streamlearn.runtime.label_requests import LabelRequests
 from streamlearn.runtime.late_labels import unknown
 from streamlearn.runtime.log import Log
 from streamlearn.runtime.logs import OURS
@@ -79,6 +81,7 @@ class Trainer:
         clock: Callable[[], float],
         budget: Budget | None = None,
         predictions: bool = False,
+        label_requests: int = 0,
         signer: Signer | None = None,
         verifier: Verifier | None = None,
         effect: Callable[[str], None] = lambda name: None,
@@ -92,6 +95,7 @@ class Trainer:
         self._clock = clock
         self._budget = budget
         self._predictions = predictions  # whether they are published
+        self._requests = LabelRequests(label_requests, publisher, topics, signer=signer)
         self._effect = effect
         self._names = {spec.name: spec.full_name for spec in topics}
         self._restore = Restore(
@@ -233,6 +237,8 @@ class Trainer:
         self._metrics.counter("streamlearn_repeated_events").inc(outcome.n_repeated)
         if self._predictions:
             self._tell(partition, message.offset, frame, outcome)
+        asked = self._requests.after(stream.learner, partition.number, message.offset, len(frame))
+        self._metrics.counter("streamlearn_label_requests").inc(asked)
         self._metrics.learned(_score(frame, outcome), seconds)
 
     def _learn_labels(self, partition: Partition, message: Arrival) -> None:
@@ -332,10 +338,11 @@ class Trainer:
         return found
 
     def _keep(self, partition: Partition, frame: Frame, outcome: Outcome) -> None:
-        """Events that the reservoir took, as rows for people to look at and for later learning."""
-        for row, slot in enumerate(outcome.kept_slots.tolist()):
-            if slot >= 0:
-                partition.keep(frame.stream, slot, kept_codec.encode(frame, row))
+        """Members of micro-clusters, as rows for people to look at and for later learning."""
+        for row in np.flatnonzero(outcome.kept_slots >= 0).tolist():
+            slot, why = int(outcome.kept_slots[row]), int(outcome.kept_why[row])
+            kept = kept_codec.encode(frame, row, event=int(outcome.event[row]), why=why)
+            partition.keep(frame.stream, slot, kept)
 
     def _tell(self, partition: Partition, offset: int, frame: Frame, outcome: Outcome) -> None:
         """What was predicted for the frame's events before their labels were learned."""
@@ -452,4 +459,7 @@ def _score(frame: Frame, outcome: Outcome) -> FrameScore:
         no_change_correct=outcome.n_no_change_correct,
         majority_correct=outcome.n_majority_correct,
         drift=DRIFT_CODES[outcome.drift.value],
+        recall_clusters=outcome.recalls.get(CLUSTERS, float("nan")),
+        recall_uniform=outcome.recalls.get(UNIFORM, float("nan")),
+        replay_uniform=outcome.trusted == UNIFORM,
     )

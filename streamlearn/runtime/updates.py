@@ -61,7 +61,7 @@ class Updates:
         }
         self._effect("updates sent")
         for (topic, number), acknowledged in self._publisher.flush().items():
-            if topic == self._updates:
+            if topic == self._updates and acknowledged.last >= 0:  # else it was not said where
                 self.next[number] = acknowledged.last + 1
         self._effect("updates acknowledged")
         for (number, name), stream in streams.items():

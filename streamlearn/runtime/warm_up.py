@@ -1,7 +1,8 @@
-"""Learns a made-up stream once, so that a worker's first real frame doesn't wait for compilers.
+"""Learns a made-up stream once, so that nobody's first real frame waits for compilers.
 
-numba compiles the small loops when they first run: seconds on a fresh installation, later read
-from its cache. Done before a worker takes partitions, it delays nobody's events.
+numba compiles the small loops when they first run: half a minute on a fresh installation, later
+read from its cache. Done before a worker takes partitions, it delays nobody's events; done before
+`evaluate` looks at the clock, it is in nobody's figures.
 """
 
 from dataclasses import replace
@@ -16,7 +17,9 @@ from streamlearn.core.vision import Vision, draw_theta
 from streamlearn.wire import event_codec
 
 N_EVENTS = 8
-N_FRAMES = 3  # a first, one that goes on, one with a new class
+N_FRAMES = (
+    6  # of each kind: a first, one that goes on, ones with new classes; texts from the middle on
+)
 
 
 def warm_up(settings: LearnerSettings) -> None:
@@ -24,6 +27,9 @@ def warm_up(settings: LearnerSettings) -> None:
     learner = StreamLearner("warm-up", settings)
     rng = np.random.default_rng(0)
     for n in range(N_FRAMES):
+        said = tuple(
+            f"{n} words {event} are never the same {n * event}" for event in range(N_EVENTS)
+        )
         frame = Frame(
             stream="warm-up",
             columns=("a", "b"),
@@ -31,9 +37,10 @@ def warm_up(settings: LearnerSettings) -> None:
             label_codes=np.arange(N_EVENTS, dtype=np.int32) % (n + 1),
             label_values=tuple(range(n + 1)),
             event_time_s=np.arange(N_EVENTS, dtype=np.float64),
+            texts={"said": said} if n >= N_FRAMES // 2 else {},
         )
-        frame = _as_it_comes(frame)
-        learner.learn(frame)
+        for one in (frame, _as_it_comes(frame)):
+            learner.learn(one, keep=True)
         model = learner.model()
     held = apply(None, diff(None, model), model.slow)
     held.predict_next(frame)

@@ -48,6 +48,12 @@ def run(config: Config, decision: Decision | None = None) -> None:
             "worker.late_labels passes labels on to events that nobody remembers; set "
             "STREAMLEARN_LEARNER__LATE_LABELS to how many each stream should remember, as 1024"
         )
+    if config.worker.label_requests and not config.worker.late_labels:
+        raise ConfigError(
+            "worker.label_requests asks for labels that this worker would not take; set "
+            "STREAMLEARN_WORKER__LATE_LABELS to true and STREAMLEARN_LEARNER__LATE_LABELS to how "
+            "many events each stream should remember, as 1024"
+        )
     topics = topic_specs.load(prefix=config.topics.prefix, partitions=config.topics.partitions)
     access.check(config.kafka, "worker", topics, config.worker.group)
     _check_topics(config, topics)
@@ -118,6 +124,7 @@ def _trainer(
             clock=time.monotonic,
         ),
         predictions=config.worker.predictions,
+        label_requests=config.worker.label_requests,
         signer=key,
         verifier=_trusted(config),
         effect=pulse,

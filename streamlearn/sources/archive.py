@@ -50,7 +50,11 @@ class Archive:
     ) -> None:
         self._arrays = _load(path)
         arrays, where = self._arrays, str(path)
-        check_column("X", "the array", list(arrays), where)
+        if "X" not in arrays:
+            raise InputError(
+                f"{path} has no array X; an npz holds events as X, numbers of shape (n, d), and "
+                f"their classes as y; its arrays: {', '.join(map(repr, arrays)) or 'none'}"
+            )
         self._x = arrays["X"]
         if self._x.ndim < 2 or self._x.dtype.kind not in "biuf":
             raise InputError(

@@ -2,7 +2,7 @@
 
 | kind     | told by                                                | becomes                  |
 |----------|--------------------------------------------------------|--------------------------|
-| number   | 9 of 10 values are numbers                             | itself, NaN where not    |
+| number   | 9 of 10 values are numbers, or numbers and a %         | itself, NaN where not    |
 | boolean  | true/false, yes/no, t/f, y/n                           | 1 and 0                  |
 | date     | a date type, or 9 of 10 values are ISO 8601            | seconds since 1970       |
 | category | few different short texts                              | text                     |
@@ -41,6 +41,7 @@ MISSING = ("", "na", "n/a", "#n/a", "nan", "-nan", "null", "none", "nil", "?", "
 NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$|^[+-]?(?i:inf|infinity)$"
 THOUSANDS = r"^[+-]?\d{1,3}(,\d{3})+(\.\d+)?$"  # 1,234.5
 DECIMAL_COMMA = r"^[+-]?\d+,\d+$"  # 1234,5 where columns are not separated by commas
+PERCENT = r"\s*%$"  # 12.5 % is 12.5
 DATE = (
     r"^\d{4}[-/]\d{1,2}[-/]\d{1,2}([T ]\d{1,2}:\d{2}(:\d{2}([.,]\d+)?)?\s*(Z|[+-]\d{2}:?\d{2})?)?$"
 )
@@ -135,7 +136,8 @@ def _tell_text(values: Any, comma: str) -> Told | None:
     n = len(present)
     if n == 0:
         return None
-    numbers = _share(present, f"{NUMBER}|{comma}")
+    bare = pc.replace_substring_regex(present, PERCENT, "")
+    numbers = _share(bare, f"{NUMBER}|{comma}")
     if numbers >= MOSTLY:
         found = as_numbers(present, Kind.NUMBER, comma=comma)[0]
         return unless_counter(Told(Kind.NUMBER), found)
@@ -209,6 +211,7 @@ def _text_numbers(values: Any, kind: Kind, comma: str) -> tuple[NDArray[np.float
 
 def _readable(present: Any, comma: str) -> Any:
     """Spell numbers as Arrow reads them; null what is none."""
+    present = pc.replace_substring_regex(present, PERCENT, "")
     with_comma = pc.match_substring_regex(present, comma)
     means = "." if comma == DECIMAL_COMMA else ""
     present = pc.if_else(with_comma, pc.replace_substring(present, ",", means), present)

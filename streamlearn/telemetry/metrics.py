@@ -72,6 +72,19 @@ CATALOGUE = (
         ("stream",),
         "0 no data, 1 warming up, 2 stable, 3 warning, 4 drift.",
     ),
+    Metric(
+        "streamlearn_recall_clusters",
+        _G,
+        ("stream",),
+        "Share of held-out events that micro-clusters recall, each class counting the same.",
+    ),
+    Metric("streamlearn_recall_uniform", _G, ("stream",), "The same share for the uniform sample."),
+    Metric(
+        "streamlearn_replay_uniform",
+        _G,
+        ("stream",),
+        "1 where the uniform sample is replayed, 0 where micro-clusters are.",
+    ),
     Metric("streamlearn_frames", _C, (), "Frames learned."),
     Metric("streamlearn_replayed_frames", _C, (), "Frames skipped, as they were learned before."),
     Metric(
@@ -80,6 +93,7 @@ CATALOGUE = (
         ("result",),
         "Late labels met in the log: learned, repeated (known before) or unknown.",
     ),
+    Metric("streamlearn_label_requests", _C, (), "Events whose labels were asked for."),
     Metric("streamlearn_repeated_events", _C, (), "Labelled events whose id was learned before."),
     Metric("streamlearn_dead_letters", _C, ("reason",), "Frames and rows that were not learned."),
     Metric("streamlearn_errors", _C, ("kind",), "Errors that stopped the worker, by type."),
@@ -218,6 +232,9 @@ class FrameScore:
     no_change_correct: int
     majority_correct: int
     drift: int  # as streamlearn_drift_verdict
+    recall_clusters: float = float("nan")  # NaN: not known yet
+    recall_uniform: float = float("nan")
+    replay_uniform: bool = False
 
 
 class WorkerMetrics(Catalogue):
@@ -246,6 +263,13 @@ class WorkerMetrics(Catalogue):
             self.counter(name).labels(series).inc(count)
         if series != REST:
             self.gauge("streamlearn_drift_verdict").labels(series).set(score.drift)
+            for name, value in (
+                ("streamlearn_recall_clusters", score.recall_clusters),
+                ("streamlearn_recall_uniform", score.recall_uniform),
+                ("streamlearn_replay_uniform", float(score.replay_uniform)),
+            ):
+                if value == value:
+                    self.gauge(name).labels(series).set(value)
         if score.labelled:
             recent.add(score.labelled, score.correct, score.no_change_correct)
             for name, right in (

@@ -62,6 +62,7 @@ class Role(StrEnum):
     SLOW = "streamlearn.slow"
     STATE = "streamlearn.state"
     PREDICTIONS = "streamlearn.prediction"
+    LABEL_REQUESTS = "streamlearn.labelrequest"
     ROLLBACK = "streamlearn.rollback"
 
 

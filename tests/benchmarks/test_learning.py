@@ -40,6 +40,7 @@ def test_our_row_is_what_evaluate_says() -> None:
     first = evaluate([frames[0].rows(0, 512)], LearnerSettings(step_events=32))
     assert ours.figures["prefix"] == first.accuracy and ours.notes["prefix"] == 512
     assert ours.figures["majority"] == whole.majority and ours.cpu_s > 0
+    assert ours.peak_mib is not None
 
 
 def test_a_peer_is_compared_on_the_same_events() -> None:
@@ -133,7 +134,7 @@ def test_the_page_shows_means_spread_and_what_is_left_out() -> None:
 
 def test_what_has_no_row_is_named() -> None:
     jobs = [job("a", "digits, step 32"), job("b", "digits, step 32")]
-    assert learning.missing(jobs, [row("a")]) == ["digits, step 32: b"]
+    assert learning.missing(jobs, [row("a")]) == [("digits, step 32", "b")]
 
 
 @pytest.mark.parametrize(

@@ -98,6 +98,21 @@ def test_it_goes_on_where_it_stopped(
     assert frame.event_time_s.min() > 1.6e9  # no --time: when it was sent
 
 
+def test_a_header_with_brackets_and_columns_left_out_or_kept(
+    run: Run, at: list[str], tmp_path: Path, kafka: KafkaConfig, topics: Topics,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    rows = "".join(f"{i % 7},{i},{i % 3},{'ab'[i % 2]}\n" for i in range(60))
+    (tmp_path / "odd.csv").write_text("temp [mm],count,x [/red],label\n" + rows)
+    options = ["--keep", "count", "--ignore", "x [/red]", "--stream-name", "s [bold]"]
+    assert run("feed", str(tmp_path / "odd.csv"), *options, *at) == 0
+    said = capsys.readouterr().err
+    assert "number: temp [mm], count" in said and "ignored: x [/red]" in said
+    assert "time: when it is sent" in said and "[bold]" in said
+    [frame] = fed(kafka, topics)
+    assert frame.stream == "s [bold]" and frame.columns == ("temp [mm]", "count")
+
+
 def test_a_folder_of_images_is_fed(
     run: Run,
     at: list[str],

@@ -164,8 +164,10 @@ def test_the_sample_that_recalls_better_is_trusted() -> None:
 
 def test_without_events_there_is_nothing_to_replay() -> None:
     rehearsal = Rehearsal(capacity=3, key=1)
-    rehearsal.choose(np.zeros(0))
+    rehearsal.choose(np.ones(1))
     assert rehearsal.trusted == CLUSTERS
+    rehearsal.choose(np.zeros(0))  # without numbers the clusters can tell nothing apart
+    assert rehearsal.trusted == UNIFORM
     assert len(rehearsal.replay(5, 1).codes) == len(rehearsal.kept().codes) == 0
     assert as_bytes(Rehearsal.restore(*rehearsal.state())) == as_bytes(rehearsal)
 

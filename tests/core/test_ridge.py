@@ -161,3 +161,19 @@ def test_a_short_window_gets_short_blocks() -> None:
     one.solve_due(every_window=True)
     exact = reference(rows, codes, 2, (1 - 1 / 6) ** np.arange(511, -1, -1.0), 2.0)
     np.testing.assert_allclose(one.weights[0], exact, atol=0.1)
+
+
+def test_large_views_wait_longer_for_a_solve() -> None:
+    rng = np.random.default_rng(0)
+    solved: dict[int, list[int]] = {32: [], 1120: []}
+    for n_features, when in solved.items():
+        one = RidgeView((100.0,), n_features)
+        one.grow(np.arange(n_features), n_features, 2)
+        for n in range(1, 13):
+            rows = rng.normal(size=(16, n_features)).astype(np.float32)
+            one.learn(rows, rng.integers(0, 2, 16).astype(np.int32))
+            if one.solve_due():
+                when.append(16 * n)
+    assert solved[32] == [16 * n for n in range(1, 13)]
+    assert solved[1120] == [16, 96, 176]  # 1120 / 16 = 70 events, at the next flush
+    assert one.solve_due(every_window=True)  # a new class waits for nobody

@@ -52,8 +52,8 @@ def test_the_page_has_the_same_table() -> None:
     said = {row[0]: row[1:] for row in rows if row[0] in access.roles()}
     for name, role in access.roles().items():
         reads, writes, beside = said[name]
-        assert tuple(re.findall(r"\w+", reads)) == role.read
-        assert tuple(re.findall(r"\w+", writes)) == role.write
+        assert tuple(re.findall(r"[\w-]+", reads)) == role.read
+        assert tuple(re.findall(r"[\w-]+", writes)) == role.write
         assert ("join" in beside) == (role.group == "join")
         assert ("look" in beside) == (role.group == "look")
         assert ("create" in beside) == role.manage

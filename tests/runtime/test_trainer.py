@@ -1,5 +1,6 @@
 """Learning frames: what is refused, what is skipped, what leaves memory, what is kept."""
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -9,13 +10,22 @@ import pytest
 
 from streamlearn.core.learner import StreamLearner
 from streamlearn.core.records import IMAGE_SIDE, Frame, ImageColumn, Reason
-from streamlearn.runtime.partition import Arrival
+from streamlearn.core.representatives import gallery
+from streamlearn.errors import InputError
+from streamlearn.runtime.newest_state import newest_state
+from streamlearn.runtime.partition import Arrival, Partition
 from streamlearn.runtime.trainer import Trainer
 from streamlearn.stores.memory import MemoryStore
 from streamlearn.telemetry.metrics import WorkerMetrics
 from streamlearn.testing import Clock, MemoryKafka, MemoryPublisher
 from streamlearn.topics import load
-from streamlearn.wire import dead_letter_codec, event_codec, prediction_codec, update_codec
+from streamlearn.wire import (
+    dead_letter_codec,
+    event_codec,
+    kept_codec,
+    prediction_codec,
+    update_codec,
+)
 from streamlearn.wire.cloud_events import Message
 from streamlearn.wire.dead_letter_codec import DeadLetter
 from tests.crash.world import SETTINGS, frame
@@ -131,7 +141,7 @@ def test_a_bad_image_does_not_cost_its_frame_and_good_ones_are_kept_as_they_came
     assert bench.value("streamlearn_events_total", stream="a") == len(one) - 1
     bench.trainer.checkpoint()
     kept = [row for key, row in bench.rows.items() if key.startswith(b"kept\0a\0")]
-    shown = [event_codec.decode(row, b"a", [], 0.0)[0].images["photo"] for row in kept]
+    shown = [kept_codec.decode(row, "a").frame.images["photo"] for row in kept]
     assert kept and {one.raw[0] for one in shown} <= set(files)
     assert [one.pixels[0, 0, 0] for one in shown] == [files.index(one.raw[0]) for one in shown]
 
@@ -218,17 +228,72 @@ def test_predictions_come_where_they_are_wanted() -> None:
     assert list(Bench().kafka.read("predictions", 0, 0, 99)) == []
 
 
-def test_kept_events_lie_in_the_store_as_events() -> None:
+def test_kept_events_lie_in_the_store_as_they_came() -> None:
+    """Each row is the event that the state beside it names as its cluster's member."""
     bench = Bench()
-    one = frame("a", 0)
-    bench.learn(message(one))
+    frames = [frame("a", number) for number in range(60)]
+    for one in frames[:40]:
+        bench.learn(message(one))
     bench.trainer.checkpoint()
-    kept = [row for key, row in bench.rows.items() if key.startswith(b"kept\0a\0")]
-    assert 0 < len(kept) <= len(one)
-    times = set(one.event_time_s.tolist())
-    for row in kept:
-        event, rejected = event_codec.decode(row, b"a", [], 0.0)
-        assert not rejected and event.event_time_s[0] in times
+    for one in frames[40:]:
+        bench.learn(message(one))
+    bench.trainer.checkpoint()
+    events = [(one, row) for one in frames for row in range(len(one))]
+    partition = Partition(0, MemoryStore(bench.rows))
+    stored = partition.state("a")
+    assert stored is not None
+    found = gallery(stored.state)
+    rows = partition.kept("a")
+    assert sorted(rows) == sorted(one.slot for one in found.shown)
+    assert len(rows) == 40  # 20 a class
+    for one in found.shown:
+        kept = kept_codec.decode(rows[one.slot], "a")
+        assert (kept.event, kept.why) == (one.event, one.why)
+        came, row = events[one.event]
+        assert kept.frame.numbers.tolist() == came.numbers[row : row + 1].tolist()
+        assert kept.frame.labels() == came.labels()[row : row + 1] == (one.label,)
+        assert kept.frame.event_time_s[0] == came.event_time_s[row] == one.event_time_s
+
+
+def test_kept_rows_of_an_older_format_are_written_anew_when_the_store_is_opened() -> None:
+    old = json.dumps({"x": 1.0, "label": "no", "event_time": 5.0}).encode()
+    rows = {b"kept\0a\x003": old, b"kept\0a\x0012": old}
+    Partition(0, MemoryStore(rows)).load()
+    after = dict(rows)
+    partition = Partition(0, MemoryStore(rows))
+    partition.load()
+    assert rows == after
+    assert sorted(partition.kept("a")) == [3, 12]
+    for row in partition.kept("a").values():
+        kept = kept_codec.decode(row, "a")
+        assert (kept.event, kept.why, kept.frame.labels()) == (None, None, ("no",))
+
+
+def test_the_newest_state_is_found_in_the_topic_whoever_wrote_late() -> None:
+    bench = Bench()
+    bench.learn(message(frame("a", 0)), message(frame("b", 0)))
+    bench.trainer.checkpoint()
+    first = list(bench.kafka.read("state", 0, 0, 99))
+    for number in range(1, 4):
+        bench.learn(message(frame("a", number)))
+        bench.trainer.checkpoint()
+    found = newest_state(bench.kafka, "state", 0, "a")
+    assert (found.epoch, found.source_offset) == (1, 4)
+    assert found.state.meta["version"] == 4
+    bench.trainer.own([], 2)
+    bench.trainer.own([0], 2)
+    known = bench.kafka.read("events", 0, 0, 99)
+    again = [Arrival(r.offset, r.key, r.value, r.headers, r.timestamp_s) for r in known]
+    bench.trainer.learn({0: again})
+    bench.learn(message(frame("a", 4)))
+    bench.trainer.checkpoint()
+    for record in first:  # an old owner wakes up and writes: void
+        late = Message(record.key, record.value, record.headers)
+        bench.kafka.append("state", 0, late, bench.clock())
+    found = newest_state(bench.kafka, "state", 0, "a")
+    assert found.epoch > 1 and found.state.meta["version"] == 5
+    with pytest.raises(InputError, match="checkpoint"):
+        newest_state(bench.kafka, "state", 0, "nobody")
 
 
 def test_lag_and_epochs_are_shown() -> None:

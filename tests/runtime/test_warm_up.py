@@ -6,6 +6,40 @@ import sys
 from streamlearn.core.settings import LearnerSettings
 from streamlearn.runtime.warm_up import warm_up
 
+# how many variants of each loop are compiled, before and after a stream that is not made up for it
+PROGRAM = """
+import sys
+import numpy as np
+from numba.core.dispatcher import Dispatcher
+from streamlearn.core.learner import StreamLearner
+from streamlearn.core.records import Frame
+from streamlearn.core.settings import LearnerSettings
+from streamlearn.runtime.warm_up import warm_up
+
+def compiled():
+    return {
+        f"{module.__name__}.{name}": len(value.signatures)
+        for key, module in list(sys.modules.items()) if key.startswith("streamlearn.core")
+        for name, value in vars(module).items() if isinstance(value, Dispatcher)
+    }
+
+settings = LearnerSettings()
+warm_up(settings)
+before = compiled()
+rng, learner = np.random.default_rng(1), StreamLearner("s", settings)
+for n in range(5):
+    texts = {"where": tuple("xy"[i % 2] for i in range(100))}
+    texts["said"] = tuple(f"word{i} and {i}" for i in rng.integers(500, size=100))
+    codes = rng.integers(-1, 3, 100).astype(np.int32)
+    numbers = np.where(rng.random((100, 3)) < 0.1, np.nan, rng.normal(size=(100, 3)))
+    frame = Frame("s", ("a", "b", "c"), numbers, codes, ("x", "y", "z"), np.arange(100.0),
+                  texts=texts)
+    learner.learn(frame)
+    learner.model().predict_next(frame), learner.model().predict_proba(frame)
+after = compiled()
+print(sum(after.values()), sorted(name for name in after if after[name] != before.get(name)))
+"""
+
 
 def test_it_runs_with_any_settings() -> None:
     for settings in (LearnerSettings(), LearnerSettings(random_features=8, step_events=1)):
@@ -49,3 +83,10 @@ def test_nothing_is_compiled_once_events_flow() -> None:
     command = [sys.executable, "-c", COMPILED_LATER]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (0, ""), done.stdout + done.stderr
+
+
+def test_after_it_a_stream_of_numbers_categories_and_texts_compiles_nothing() -> None:
+    done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    total, names = done.stdout.split(" ", 1)
+    assert int(total) > 10 and names.strip() == "[]"

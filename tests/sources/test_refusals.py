@@ -102,7 +102,7 @@ def test_choices_that_exclude_each_other(tmp_path: Path) -> None:
 
 
 ARCHIVES: list[tuple[dict[str, Any], str]] = [
-    ({"data": np.zeros((3, 2))}, "'X' is no column"),
+    ({"data": np.zeros((3, 2))}, "has no array X; an npz holds events as X"),
     ({"X": np.zeros(3)}, "(n, d)"),
     ({"X": np.array([["a", "b"]])}, "(n, d)"),
     ({"X": np.zeros((0, 2))}, "no events"),

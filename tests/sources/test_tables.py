@@ -217,6 +217,8 @@ def test_semicolons_decimal_commas_and_thousands(tmp_path: Path) -> None:
     (tmp_path / "us.csv").write_text('a,label\n"1,234.5",0\n"2,000,000",1\n+3,1\n')
     frames, _ = read(tmp_path / "us.csv")
     assert column(frames, "a") == [1234.5, 2e6, 3.0]
+    (tmp_path / "share.csv").write_text("a,label\n12.5%,x\n-3 %,y\n7,x\n")
+    assert column(read(tmp_path / "share.csv")[0], "a")[:3] == [12.5, -3.0, 7.0]
     (tmp_path / "tab.tsv").write_text("a\tlabel\n1\tx\n")
     assert column(read(tmp_path / "tab.tsv")[0], "a") == [1.0]
 

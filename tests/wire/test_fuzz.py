@@ -33,6 +33,7 @@ from streamlearn.wire import (
     metrics_codec,
     model_codec,
     prediction_codec,
+    request_codec,
     state_codec,
     update_codec,
 )
@@ -217,6 +218,19 @@ def decode_state_record(value: bytes) -> None:
     state_codec.decode(record.blob, stream="s")
 
 
+REQUESTS = request_codec.encode(
+    request_codec.LabelRequests(
+        "s", 7, 0, 41, (request_codec.Request("a-1", 5.5, "ok", 0.5, "between ok and ü"),) * 2
+    )
+)
+
+
+def decode_requests(value: bytes) -> None:
+    message = relied(REQUESTS, value)
+    said = request_codec.decode(message.value, message.key, message.headers)
+    assert all(isinstance(one.event_id, str) for one in said.requests)
+
+
 def unpack(value: bytes) -> None:
     arrays, meta = tensor_bytes.unpack(value)
     assert isinstance(meta, dict)
@@ -312,6 +326,7 @@ TARGETS = {
     ),
     "labels": Target(decode_labels, (b'{"event_id": "a-17", "label": "ok"}',), (FrameError,)),
     "model file": Target(model_codec.decode, (model_codec.encode(model(1), {"n": 1}),), UPDATE),
+    "label requests": Target(decode_requests, (REQUESTS.value or b"",), UPDATE),
     "metrics": Target(
         metrics_codec.decode, (metrics_codec.to_text(registry()),), (FormatError,)
     ),

@@ -1,11 +1,16 @@
-"""A kept event is read back by the events topic's own codec."""
+"""A kept event is read back as it came, with when and why."""
 
 from dataclasses import replace
 
 import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from streamlearn.core.microclusters import Why
 from streamlearn.core.records import Frame, ImageColumn
-from streamlearn.wire import event_codec, image_codec, kept_codec
+from streamlearn.errors import StateError
+from streamlearn.wire import image_codec, kept_codec
 from tests.wire.pictures import JPEG, PNG, slope
 
 PHOTOS = image_codec.column_of([image_codec.read(JPEG), image_codec.read(PNG)])
@@ -30,8 +35,9 @@ def test_round_trip() -> None:
     for images in (False, True):
         whole = frame(images)
         for row in range(2):
-            back, rejected = event_codec.decode(kept_codec.encode(whole, row), b"s", [], 0.0)
-            assert rejected == () and len(back) == 1
+            said = kept_codec.decode(kept_codec.encode(whole, row, event=70 + row, why=2), "s")
+            back = said.frame
+            assert (said.event, said.why, len(back)) == (70 + row, Why.NEARER, 1)
             kept = [
                 name for name in ("a", "b") if np.isfinite(whole.numbers[row]["ab".index(name)])
             ]
@@ -54,6 +60,36 @@ def test_an_image_without_its_file_is_kept_as_its_pixels() -> None:
     pixels = np.stack([slope(), 255 - slope()])
     whole = replace(frame(images=False), images={"photo": ImageColumn.of(pixels)})
     for row in range(2):
-        back, rejected = event_codec.decode(kept_codec.encode(whole, row), b"s", [], 0.0)
-        assert rejected == ()
+        back = kept_codec.decode(kept_codec.encode(whole, row, event=0, why=0), "s").frame
         np.testing.assert_array_equal(back.images["photo"].pixels[0], pixels[row])
+
+
+GOLDEN = bytes.fromhex("534c4b52010001000700000000000000") + b'{"a":1.5,"event_time":1.0}'
+
+
+def test_golden_bytes() -> None:
+    said = kept_codec.decode(GOLDEN, "s")
+    assert (said.event, said.why, said.frame.numbers.tolist()) == (7, Why.FAR, [[1.5]])
+    alone = Frame("s", ("a",), np.array([[1.5]]), np.array([-1], np.int32), (), np.array([1.0]))
+    assert kept_codec.encode(alone, 0, event=7, why=1) == GOLDEN
+
+
+def test_rows_of_format_0_are_written_anew_once() -> None:
+    newer = kept_codec.refreshed(GOLDEN[16:])
+    assert newer is not None and kept_codec.refreshed(newer) is None
+    said = kept_codec.decode(newer, "s")
+    assert (said.event, said.why, said.frame.numbers.tolist()) == (None, None, [[1.5]])
+
+
+@given(st.binary(max_size=60), st.integers(0, len(GOLDEN)))
+def test_foreign_rows_are_refused_by_name(noise: bytes, cut: int) -> None:
+    for row in (noise, GOLDEN[:cut] + noise, b"SLKR\x02\0" + noise.ljust(10)):
+        if row == GOLDEN:
+            continue
+        try:
+            kept_codec.decode(row, "s")
+        except StateError:
+            continue
+        assert row.startswith(b"SLKR\x01")
+    with pytest.raises(StateError, match="upgrade"):
+        kept_codec.decode(b"SLKR\x02\0" + bytes(20), "s")

@@ -1,0 +1,150 @@
+"""Stage 6, representatives: a stream's micro-clusters as people want to see them.
+
+In: a learner's state, wherever it comes from. Out: each representative with its class, what it
+stands for, when and why it was kept, how often it was replayed, its values; and, by `modes`, which
+group of its class it belongs to, or that it is a stray. Off the hot path: it runs where somebody
+looks, not where events are learned.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streamlearn.core.companions import unpacked
+from streamlearn.core.kept_images import KeptImages
+from streamlearn.core.microclusters import Representative, Why
+from streamlearn.core.modes import Modes, Verdict, find_modes
+from streamlearn.core.outcome import LearnerState
+from streamlearn.core.preprocess import CATEGORY, NUMBER, OTHER, Inputs, Standardiser
+from streamlearn.core.records import Label
+from streamlearn.core.rehearsal import CLUSTERS, WORDS, Rehearsal
+from streamlearn.errors import StateError
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Shown:
+    """One micro-cluster, by its member."""
+
+    label: Label
+    slot: int
+    count: int  # events that it stands for
+    mode: int | None  # which group of its class, the largest is 0; None: of none
+    verdict: Verdict
+    event: int  # the stream's event count when the member came
+    event_time_s: float  # seconds since the epoch
+    why: Why
+    replayed: int  # times, since it became a member
+    values: Mapping[str, float | str]  # the member's, by column; what was missing is left out
+    centre: Mapping[str, float]  # the numbers' mean over the cluster
+    texts: Mapping[str, str]  # the member's, cut
+    images: Mapping[str, NDArray[np.uint8]]  # the member's, as they are learned
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Gallery:
+    """All of a stream's representatives: class by class in order of appearance, largest first."""
+
+    stream: str
+    version: int
+    events: int  # so far
+    trusted: str  # the sample that is replayed: microclusters or uniform
+    recalls: Mapping[str, float]
+    n_seen: Mapping[Label, int]  # labelled events of each class
+    n_modes: Mapping[Label, int]
+    shown: tuple[Shown, ...]
+
+
+def gallery(state: LearnerState) -> Gallery:
+    """The representatives in a learner's state. StateError where it holds none, or is not whole."""
+    meta, arrays = state.meta, state.arrays
+    try:
+        rehearsal = Rehearsal.restore(meta["rehearsal"], _under(arrays, "rehearsal/"))
+        inputs = Inputs.from_json(meta["inputs"])
+        spread = Standardiser()
+        for name in ("count", "mean", "squares"):
+            setattr(spread, name, np.asarray(arrays[f"scale/{name}"], np.float64))
+        scale = spread.inverse_std()
+        classes: list[Label] = list(meta["classes"])
+        images = [str(name) for name in meta["images"]]
+        names = str(meta["stream"]), int(meta["version"]), int(meta["n_events"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise StateError(
+            f"the state of stream {meta.get('stream')!r} lacks {error}: it is not whole, or of "
+            "another version of streamlearn"
+        ) from error
+    centres, variances = rehearsal.clusters.kept(), rehearsal.clusters.variances()
+    width = centres.rows.shape[1]
+    modes = find_modes(centres, variances, scale[:width])
+    with_them = rehearsal.companions_of(CLUSTERS, centres.slots)
+    if images:
+        with_them |= _images(arrays, images, rehearsal.clusters.members().event)
+    at = {slot: i for i, slot in enumerate(centres.slots.tolist())}
+    shown = [
+        _shown(one, at[one.slot], classes[code], modes, inputs, with_them)
+        for code in range(rehearsal.clusters.n_classes)
+        for one in rehearsal.clusters.representatives(code)
+    ]
+    counts = zip(classes, rehearsal.n_seen.tolist(), strict=False)
+    found = zip(classes, modes.n_modes.tolist(), strict=False)
+    return Gallery(
+        *names, rehearsal.trusted, rehearsal.recalls, dict(counts), dict(found), tuple(shown)
+    )
+
+
+def _images(
+    arrays: Mapping[str, NDArray[Any]], names: list[str], event: NDArray[np.int64]
+) -> dict[str, NDArray[Any]]:
+    """(k, IMAGE_SIDE, IMAGE_SIDE) by column, of the events (k,); 0 where there is none."""
+    columns = KeptImages.restore(_under(arrays, "images/")).of(event, len(names))
+    found = zip(names, columns, strict=True)
+    return {name: column.pixels for name, column in found if column is not None}
+
+
+def _shown(
+    one: Representative,
+    i: int,
+    label: Label,
+    modes: Modes,
+    inputs: Inputs,
+    with_them: Mapping[str, NDArray[Any]],
+) -> Shown:
+    mode = int(modes.mode[i])
+    words = with_them.get(WORDS)
+    images = {
+        name: values[i]
+        for name, values in with_them.items()
+        if values.ndim == 3 and values.dtype == np.uint8 and values[i].any()
+    }
+    return Shown(
+        label=label,
+        slot=one.slot,
+        count=one.count,
+        mode=None if mode < 0 else mode,
+        verdict=Verdict(int(modes.verdict[i])),
+        event=one.event,
+        event_time_s=one.event_time_s,
+        why=one.why,
+        replayed=one.replayed,
+        values=_values(one.member, inputs),
+        centre={n: x for n, x in _values(one.centre, inputs).items() if not isinstance(x, str)},
+        texts={} if words is None else unpacked(words[i]),
+        images=images,
+    )
+
+
+def _values(row: NDArray[np.float64], inputs: Inputs) -> dict[str, float | str]:
+    """By column: numbers as they are, of a category's inputs the one that is 1."""
+    values: dict[str, float | str] = {}
+    for one, x in zip(inputs.inputs, row.tolist(), strict=False):
+        if one.kind == NUMBER and x == x:
+            values[one.column] = x
+        elif one.kind in (CATEGORY, OTHER) and x == 1.0:
+            values[one.column] = one.value or "(another)"
+    return values
+
+
+def _under(arrays: Mapping[str, NDArray[Any]], prefix: str) -> dict[str, NDArray[Any]]:
+    return {k.removeprefix(prefix): a for k, a in arrays.items() if k.startswith(prefix)}

@@ -1,0 +1,125 @@
+"""Representatives as people see them, out of a learner's state."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from streamlearn.core.companions import MAX_WORDS, packed, unpacked
+from streamlearn.core.learner import LearnerState, StreamLearner
+from streamlearn.core.microclusters import Why
+from streamlearn.core.modes import Verdict
+from streamlearn.core.records import Frame, ImageColumn
+from streamlearn.core.representatives import gallery
+from streamlearn.core.settings import LearnerSettings
+from streamlearn.errors import StateError
+
+SETTINGS = LearnerSettings(random_features=16, step_events=32)
+
+
+def life(noise: float = 0.0) -> tuple[StreamLearner, list[Frame]]:
+    """Class "a" in two groups, "b" in one; a category, texts of many words, gaps."""
+    rng = np.random.default_rng(3)
+    learner, frames = StreamLearner("s", SETTINGS), []
+    for k in range(25):
+        codes = rng.integers(2, size=64).astype(np.int32)
+        group = rng.integers(2, size=64) * (codes == 0)
+        x = rng.normal(size=(64, 2)) * 0.5 + 8 * np.stack([codes, group], axis=1)
+        x[rng.random(64) < 0.05, 1] = np.nan
+        said = np.where(rng.random(64) < noise, 1 - codes, codes).astype(np.int32)
+        words = tuple(f"event {k * 64 + i} says w{rng.integers(4000)}" for i in range(64))
+        colour = tuple("red" if c else "blue" for c in codes)
+        frame = Frame(
+            "s", ("x", "y"), x, said, ("a", "b"), 1e9 + k * 64.0 + np.arange(64),
+            texts={"note": words, "colour": colour},
+        )  # fmt: skip
+        frames.append(frame)
+        learner.learn(frame)
+    return learner, frames
+
+
+def test_each_says_its_class_group_count_time_reason_and_values() -> None:
+    learner, frames = life()
+    learner.rehearsal.replay(30, 1)
+    found = gallery(learner.state())
+    assert (found.stream, found.version, found.events) == ("s", 25, 1600)
+    assert found.n_modes == {"a": 2, "b": 1}
+    assert sum(found.n_seen.values()) == 1600
+    assert sum(one.replayed for one in found.shown) == 30
+    held = learner.rehearsal.held.n_seen.sum()
+    assert sum(one.count for one in found.shown) == 1600 - held > 1400
+    by_class = [one.label for one in found.shown]
+    assert by_class == sorted(by_class, key=list(found.n_seen).index)
+    for one in found.shown:
+        frame, row = frames[one.event // 64], one.event % 64
+        assert frame.labels()[row] == one.label
+        assert frame.event_time_s[row] == one.event_time_s
+        for name, x in zip(("x", "y"), frame.numbers[row], strict=True):
+            assert one.values.get(name, x) == x or (np.isnan(x) and name not in one.values)
+        assert one.values["colour"] == frame.texts["colour"][row]
+        assert isinstance(one.why, Why) and one.verdict in Verdict
+        if one.event >= 64:  # texts are texts from the first frame on, or so
+            assert one.texts["note"] == frame.texts["note"][row]
+        assert set(one.centre) <= {"x", "y"}
+    groups = {(one.label, one.mode): one.centre["y"] for one in found.shown if one.mode is not None}
+    assert abs(groups["a", 0] - groups["a", 1]) > 4
+
+
+def test_wrong_labels_are_told_from_the_rest() -> None:
+    """Of the representatives whose label is wrong most are marked, of the others few."""
+    found = gallery(life(noise=0.1)[0].state())
+    wrong = [one for one in found.shown if (one.values["colour"] == "red") != (one.label == "b")]
+    right = [one for one in found.shown if one not in wrong]
+    marked = [one for one in wrong if one.verdict is not Verdict.TYPICAL]
+    assert len(wrong) > 4
+    assert len(marked) >= 0.8 * len(wrong)
+    assert sum(one.verdict is not Verdict.TYPICAL for one in right) <= 0.1 * len(right)
+
+
+def test_a_new_stream_has_none_and_a_broken_state_says_so(
+    make_stream: Callable[..., Any],
+) -> None:
+    assert gallery(StreamLearner("s", SETTINGS).state()).shown == ()
+    learner = StreamLearner("s", SETTINGS)
+    learner.learn(make_stream(40)[0])
+    state = learner.state()
+    for broken in (
+        replace(state, meta={k: v for k, v in state.meta.items() if k != "inputs"}),
+        replace(state, arrays={k: v for k, v in state.arrays.items() if k != "scale/mean"}),
+        LearnerState({"stream": "s"}, {}),
+    ):
+        with pytest.raises(StateError, match="not whole"):
+            gallery(broken)
+
+
+def test_long_texts_are_cut_and_none_is_none() -> None:
+    long = "ü" * 5000
+    words = packed([{"a": long, "b": "short"}, {"a": None}, {"a": 'with \0 and "quotes"'}])
+    assert words.dtype == np.uint8 and words.shape[0] == 3
+    cut = unpacked(words[0])
+    assert cut["b"] == "short" and cut["a"] == "ü" * (MAX_WORDS // 2 - 1) + "…"
+    assert unpacked(words[1]) == {} and unpacked(np.zeros(7, np.uint8)) == {}
+    assert unpacked(words[2]) == {"a": 'with \0 and "quotes"'}
+
+
+def test_images_of_members_are_shown_as_they_are_learned() -> None:
+    rng = np.random.default_rng(5)
+    codes = rng.integers(2, size=60).astype(np.int32)
+    pixels = rng.integers(0, 256, size=(60, 28, 28)).astype(np.uint8)
+    there = np.arange(60) % 5 > 0
+    frame = Frame(
+        "s", ("x",), codes[:, None] + rng.normal(size=(60, 1)), codes, ("a", "b"),
+        np.arange(60.0), images={"photo": ImageColumn.of(pixels, there)},
+    )  # fmt: skip
+    learner = StreamLearner("s", SETTINGS)
+    for start in range(0, 60, 20):
+        learner.learn(frame.rows(start, start + 20))
+    found = gallery(learner.state())
+    assert len(found.shown) > 20
+    for one in found.shown:
+        if there[one.event]:
+            np.testing.assert_array_equal(one.images["photo"], pixels[one.event])
+        else:
+            assert one.images == {}
