@@ -26,14 +26,8 @@ from numpy.typing import NDArray
 from scipy.ndimage import rotate
 from torch import Tensor
 
-from streamlearn.core.adapt import (
-    AdaptSettings,
-    Batch,
-    InnerLoop,
-    Pull,
-    learning_rate,
-    with_prior,
-)
+from streamlearn.core.adapt import Batch, InnerLoop, Pull, with_prior
+from streamlearn.core.adapt_settings import AdaptSettings, learning_rate
 from streamlearn.core.compensate import (
     Anchor,
     CompensateSettings,

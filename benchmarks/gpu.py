@@ -25,9 +25,10 @@ import torch
 from torch import Tensor
 
 from benchmarks.jobs import Job, Row, Scale, Skip
-from streamlearn.core.adapt import AdaptSettings, Batch, InnerLoop
+from streamlearn.core.adapt import Batch, InnerLoop
+from streamlearn.core.adapt_settings import AdaptSettings, Objective
 from streamlearn.core.encoder import logits, slow_tensors, stack
-from streamlearn.core.gradients import Objective, goal, loss_at
+from streamlearn.core.gradients import goal, loss_at
 from streamlearn.core.network_spec import NetworkSpec, new_weights, slow_weights
 
 SPEC = NetworkSpec(inputs=32, hidden=(64, 64), rank=2, classes=16)

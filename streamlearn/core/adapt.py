@@ -17,80 +17,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from streamlearn.core.adapt_settings import RARE, AdaptSettings, Objective
 from streamlearn.core.capture import Tensors, capture
 from streamlearn.core.encoder import infer, logits, single_threaded, slow_tensors
-from streamlearn.core.gradients import RARE, Goal, Gradient, LossName, Objective, goal, loss_at
+from streamlearn.core.gradients import Goal, Gradient, goal, loss_at
 from streamlearn.core.network_spec import NetworkSpec, Slow
 from streamlearn.errors import ConfigError
 
 CHUNK_SLOTS = 128  # slots worked off together on a CPU: few calls, and half fits its cache
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AdaptSettings:
-    """How a stream's fast weights learn.
-
-    Measured by benchmarks/forgetting.py: mnist_5k in five tasks, one pass, micro-batches of 32,
-    replay of 20 a class, a 784-512-10 mlp of rank 8, 3 seeds, +- .02; final / forgetting:
-
-                   two classes at a time    turned images     permuted pixels
-    ER                  .805 / .137          .635 / .237        .783 / .066
-    ER-ACE              .834 / .062          .636 / .237        .784 / .068
-    DER++               .828 / .107          .692 / .163        .785 / .056
-    DER++, prior        .861 / .016          .697 / .151        .782 / .057
-
-    The conv network (16, 32 channels, rank 4), two classes at a time: ER .833 / .119, ER-ACE
-    .868 / .059, DER++ .855 / .073, with prior .890 / -.007.
-
-    Fresh replay for every step (`InnerLoop(draws=...)`): two classes at a time +.02..+.03.
-    """
-
-    loss: LossName = "der++"
-    steps: int = 4  # k
-    alpha: float = 0.1  # weight of the stored logits (der++); .3: turned +.01, the others -.01
-    beta: float = 1.0  # weight of the replayed labels
-    prior: float = 1.0  # share of the class frequencies taken out of the logits
-    rate: float = 0.2  # numbers (elec2, noaa): .1 +.01; images: .4 +.01..+.04
-    rate_half_life: float = 2000.0  # events since the last boundary, see learning_rate()
-    rate_floor: float = 0.3  # share of `rate` that an old, calm stream keeps
-    clip: float = 1.0  # largest norm of a stream's gradient
-    explosion: float = 2.0  # rolled back above this times max(loss before, ln C)
-    proximal: float = (
-        0.0  # pull to the anchor, by importance; 10: forgetting -.01..-.04, final -.01
-    )
-
-    def __post_init__(self) -> None:
-        if self.steps < 1 or min(self.rate, self.clip, self.explosion) <= 0:
-            raise ConfigError(
-                f"the inner loop needs steps >= 1 and rate, clip, explosion > 0, not "
-                f"steps={self.steps}, rate={self.rate}, clip={self.clip}, "
-                f"explosion={self.explosion}"
-            )
-
-    @property
-    def objective(self) -> Objective:
-        return Objective(loss=self.loss, alpha=self.alpha, beta=self.beta, prior=self.prior)
-
-
-def learning_rate(settings: AdaptSettings, *, age_events: float, drift: float) -> float:
-    """A stream's rate: high after a boundary, falling as it stays calm, up again as it drifts.
-
-    Measured against a constant rate, as above: final -.006, -.010, +.007. It is for streams that
-    stay calm far longer than those 800 events a task.
-
-    age_events: events since the last boundary (start, drift, new class).
-    drift: the detector's score over its threshold; 1 and more means the full rate.
-
-    >>> settings = AdaptSettings(rate=0.1, rate_half_life=1000, rate_floor=0.25)
-    >>> learning_rate(settings, age_events=0, drift=0), learning_rate(
-    ...     settings, age_events=1000, drift=0)
-    (0.1, 0.05)
-    >>> learning_rate(settings, age_events=1e6, drift=0), learning_rate(
-    ...     settings, age_events=1e6, drift=2)
-    (0.025, 0.1)
-    """
-    calm = math.pow(0.5, age_events / settings.rate_half_life)
-    return settings.rate * max(settings.rate_floor, calm, min(drift, 1.0))
 
 
 def with_prior(z: Tensor, frequency: Tensor, prior: float = 1.0) -> Tensor:
@@ -239,8 +173,9 @@ def _diverged(
 class InnerLoop:
     """The inner loop at fixed shapes: S slots, N new events, R replayed ones in J draws.
 
-    On CUDA the first call captures a graph, later calls replay it (`graph=False`: eager). The
-    same weights in, the same weights out: `adapt` changes nothing of what it is given.
+    On a CPU S may differ from call to call. On CUDA the first call captures a graph, later calls
+    replay it (`graph=False`: eager). The same weights in, the same weights out: `adapt` changes
+    nothing of what it is given.
     """
 
     def __init__(
@@ -270,11 +205,11 @@ class InnerLoop:
         self._pool = ThreadPoolExecutor(threads) if threads > 1 else None
         self._replayed: Callable[[Tensors], Tensors] | None = None
 
-    def empty(self) -> Batch:
-        """A batch of these shapes, to be filled."""
+    def empty(self, slots: int | None = None) -> Batch:
+        """A batch of these shapes, to be filled; on a CPU of any number of `slots`."""
         return Batch.empty(
             self.spec,
-            slots=self.slots,
+            slots=self.slots if slots is None else slots,
             events=self.events,
             replay=self.replay,
             draws=self.draws,
@@ -302,7 +237,8 @@ class InnerLoop:
         return infer(self.spec, self._slow, phi.to(self.device), x.to(self.device))
 
     def _check(self, phi: Tensor, batch: Batch, pull: Pull | None) -> None:
-        want = self.shapes()
+        any_slots = self.device.type == "cpu" and phi.ndim == 2
+        want = self.shapes(phi.shape[0] if any_slots else self.slots)
         have = tuple(tuple(t.shape) for t in (phi, *batch.tensors()))
         if have != want:
             raise ConfigError(
@@ -314,9 +250,9 @@ class InnerLoop:
                 f"{self.settings.proximal}, pull given: {pull is not None}"
             )
 
-    def shapes(self) -> tuple[tuple[int, ...], ...]:
+    def shapes(self, slots: int) -> tuple[tuple[int, ...], ...]:
         """Shapes of phi and of a batch's tensors."""
-        s, n, r, j = self.slots, self.events, self.replay, self.draws
+        s, n, r, j = slots, self.events, self.replay, self.draws
         d, c = self.spec.inputs, self.spec.classes
         new = ((s, n, d), (s, n), (s, n))
         replayed = ((j, s, r, d), (j, s, r), (j, s, r), (j, s, r, c))
@@ -331,7 +267,7 @@ class InnerLoop:
     def _in_chunks(self, given: Tensors) -> Adapted:
         batch = Batch(*given[1:10])
         chunks = []
-        for start in range(0, self.slots, CHUNK_SLOTS):
+        for start in range(0, given[0].shape[0], CHUNK_SLOTS):
             stop = start + CHUNK_SLOTS
             cut = [tensor[start:stop] for tensor in (given[0], *given[10:])]
             chunks.append((cut[0], *batch.slots(start, stop).tensors(), *cut[1:]))

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from streamlearn.core.adapt_settings import Objective
 from streamlearn.core.encoder import views
-from streamlearn.core.gradients import Gradient, Objective, goal
+from streamlearn.core.gradients import Gradient, goal
 from streamlearn.core.network_spec import NetworkSpec
 from streamlearn.errors import ConfigError
 

@@ -5,8 +5,8 @@ the read-outs `serve` (for the stream's next events) and `keep` (for any event o
 learner and every subscriber predict through this one path, so their bits agree.
 
 The heads, in order: ridge on view a and on view b, each with every window, then softmax on the
-linear features with every rate, the ones of local_heads; where there are texts, the two of
-text_head.
+linear features with every rate, the ones of local_heads; where there is an adapted network, the one
+of network_head; where there are texts, the two of text_head.
 """
 
 from collections.abc import Sequence
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from streamlearn.core.features import Layout, Projections, write_features
 from streamlearn.core.local_heads import LocalReader
+from streamlearn.core.network_head import NetworkHead, write_network_scores
 from streamlearn.core.pool import N_MIXTURES, mix, mix_keep
 from streamlearn.core.text import Texts, TextWeights
 from streamlearn.core.text_head import keep_with_texts, write_text_scores
@@ -47,6 +48,7 @@ class Experts:
     keep: NDArray[np.float64]  # (windows,) of view a's heads
     n_classes: int
     local: LocalReader
+    network: NetworkHead | None = None  # None: the stream has none
     text: TextWeights | None = None  # None: the stream has no texts
     text_share: float = 0.0  # of `keep`
     vision: Vision | None = None  # None: the stream has no images
@@ -83,10 +85,24 @@ class Experts:
             advance=recent_means is not None,
         )
 
+    def network_logits(
+        self, features: NDArray[np.float32], images: Images
+    ) -> NDArray[np.float32] | None:
+        """(n, C) logits of the adapted network for the next events; None where there is none."""
+        if self.network is None:
+            return None
+        return self.network.logits(features, images, self.layout)
+
     def scores(
-        self, features: NDArray[np.float32], logs: NDArray[np.float32] | None = None
+        self,
+        features: NDArray[np.float32],
+        logs: NDArray[np.float32] | None = None,
+        network: NDArray[np.float32] | None = None,
     ) -> NDArray[np.float32]:
-        """(n, K, C) of features (n, width), and `logs` (n, C) of texts: see `text_logs`."""
+        """(n, K, C) of features (n, width).
+
+        `logs` (n, C) of texts: see `text_logs`; `network` (n, C): see `network_logits`.
+        """
         n, c = len(features), self.n_classes
         scores = np.empty((n, self.n_heads, c), np.float32)
         flat = scores.reshape(n, self.n_heads * c)
@@ -100,6 +116,9 @@ class Experts:
         l_end = l_start + len(self.softmax)
         flat[:, l_start:l_end] = logits.reshape(n, -1)
         self.local.write(features, self.layout, scores, l_end // c)
+        if network is not None:
+            at = l_end // c + 2 * self.local.n_parts
+            write_network_scores(network, self.labels, self.weights, at, scores)
         if logs is not None:
             write_text_scores(logs, self.weights, scores)
         return scores
@@ -124,12 +143,13 @@ class Experts:
         self,
         features: NDArray[np.float32],
         logs: NDArray[np.float32] | None,
+        images: Images,
         readout: Readout,
     ) -> NDArray[np.float32]:
         """(n, C) probabilities."""
         if self.n_classes == 0 or len(features) == 0:
             return np.zeros((len(features), self.n_classes), np.float32)
-        scores = self.scores(features, logs)
+        scores = self.scores(features, logs, self.network_logits(features, images))
         if readout == "serve":
             return self.mix(scores)[1]
         kept = self.keep_numbers(scores)
@@ -141,7 +161,7 @@ class Experts:
         """(n, C) for events that are the stream's next, one after the other. No trace."""
         seen = self.see(images, len(rows))
         features = self.features(rows, seen, self.recent_means.copy())
-        return self.read(features, self.text_logs(texts), readout)
+        return self.read(features, self.text_logs(texts), images, readout)
 
     def alone(
         self, rows: NDArray[np.float64], texts: Texts, images: Images, readout: Readout
@@ -166,7 +186,9 @@ class Experts:
         for start in range(0, n_padded, BLOCK):
             block = slice(start, start + BLOCK)
             features = self.features(padded[block], None if seen is None else seen[block])
-            parts.append(self.read(features, None if logs is None else logs[block], readout))
+            said = None if logs is None else logs[block]
+            looked_at = [None if c is None else c.padded(start, BLOCK) for c in images]
+            parts.append(self.read(features, said, looked_at, readout))
         return np.concatenate(parts)[:n]
 
 

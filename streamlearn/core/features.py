@@ -29,6 +29,7 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from streamlearn.core.network_spec import NetworkSpec, shared_layers
 from streamlearn.core.vision import MAX_IMAGE_COLUMNS, block_width, draw_theta
 
 CLIP = 5.0  # standard deviations
@@ -46,7 +47,7 @@ class SlowWeights:
     "a/weights" (m, D) and "b/weights" (m, 1 + h, D) have a row for each of m inputs (of view b
     one for z and one for each half-life), "a/bias" and "b/bias" are (D,). Where a stream has
     images: vision's theta, and "image/mix" (w, M) and "a/images" (columns, M, D), whose product
-    is W3 of an image column.
+    is W3 of an image column. Where it has an adapted network: its shared layers, "network/...".
     """
 
     tensors: Mapping[str, NDArray[Any]]
@@ -80,10 +81,20 @@ def slow_size(n_inputs: int) -> int:
 
 @lru_cache(maxsize=16)
 def draw_slow(
-    seed: int, n_random: int, n_half_lives: int, size: int, *, images: bool = False
+    seed: int,
+    n_random: int,
+    n_half_lives: int,
+    size: int,
+    *,
+    images: bool = False,
+    network: NetworkSpec | None = None,
 ) -> SlowWeights:
-    """The same rows whatever the size: block k of 64 inputs comes from (seed, view, k)."""
-    tensors: dict[str, NDArray[np.float32]] = {}
+    """The same rows whatever the size: block k of 64 inputs comes from (seed, view, k).
+
+    With `network`, its shared layers too: "network/0/w", ...
+    """
+    layers = {} if network is None else shared_layers(network)
+    tensors = {f"network/{name}": layer.copy() for name, layer in layers.items()}
     if images:
         tensors |= draw_theta(seed)
         rng = np.random.default_rng([seed, _SEED_OF_MIX])

@@ -18,28 +18,16 @@ softmax, arXiv:2311.06460).
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
 
 import torch
 from torch import Tensor
 
+from streamlearn.core.adapt_settings import RARE, Objective
 from streamlearn.core.encoder import adapted, logits, views
 from streamlearn.core.network_spec import NetworkSpec
 
-LossName: TypeAlias = Literal["er", "er-ace", "der++"]
 threshold_backward = torch.ops.aten.threshold_backward.grad_input  # relu's, in place
 BARRED = -1e30  # the logit of a class that does not take part; -inf would make NaN of an empty row
-RARE = 0.02  # added to each class's share of a batch, so that an absent class has a finite prior
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Objective:
-    """Which loss, and the weights of its parts."""
-
-    loss: LossName = "der++"
-    alpha: float = 0.1  # of the distance to the stored logits (der++)
-    beta: float = 1.0  # of the replayed labels
-    prior: float = 1.0  # share of the class frequencies taken out of the logits; 0: left in
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -29,6 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamlearn.core.census import Census
+from streamlearn.core.cohort import Adapts, Learning, adapter_of, finish
 from streamlearn.core.drift import DriftMonitor
 from streamlearn.core.kept_images import MOST_ASKED, KeptImages, first_of_each
 from streamlearn.core.mixture import Mixture, Tested, part
@@ -105,7 +106,15 @@ class StreamLearner:
         return self._mixture.heads
 
     def learn(self, frame: Frame, *, keep: bool = False) -> Outcome:
-        """Test the frame's events, then learn them, step by step; `keep`: test that, too."""
+        """`learning`, with the inner loop run here, on the CPU."""
+        return finish(self.learning(frame, keep=keep), self._inner_loop)
+
+    def learning(self, frame: Frame, *, keep: bool = False) -> Learning[Outcome]:
+        """Test the frame's events, then learn them, step by step; `keep`: test that, too.
+
+        Stops wherever the adapted network is to learn, with a request, and goes on with the
+        result that is sent (`cohort`). Until it has ended, the learner is to be left alone.
+        """
         if frame.stream != self.stream:
             raise ValueError(
                 f"the learner of stream {self.stream!r} got a frame of {frame.stream!r}: "
@@ -120,12 +129,13 @@ class StreamLearner:
         whole = None if self._new_columns(frame) else self._inputs.rows(frame)
         plain = whole is not None and not frame.texts and self._census.passes(whole)
         steps: list[_Step] = []
-        with one_thread():
-            cuts = step_cuts(len(frame), self.settings.step_events, first=self.version == 0)
-            for start, stop in cuts:
-                rows = None if whole is None else whole[start:stop]
-                step = frame.rows(start, stop)
+        cuts = step_cuts(len(frame), self.settings.step_events, first=self.version == 0)
+        for start, stop in cuts:
+            rows = None if whole is None else whole[start:stop]
+            step = frame.rows(start, stop)
+            with one_thread():
                 steps.append(self._step(step, rows, lookup, plain=plain, keep=keep))
+            yield from self._adapt()
         self.version += 1
         outcome = self._outcome(base_version, steps)
         if self._pending is None or admitted is None:
@@ -136,6 +146,10 @@ class StreamLearner:
         return replace(outcome, n_repeated=admitted.n_repeated)
 
     def learn_labels(self, ids: Sequence[str], labels: Sequence[Label]) -> LateOutcome:
+        """`learning_labels`, with the inner loop run here, on the CPU."""
+        return finish(self.learning_labels(ids, labels), self._inner_loop)
+
+    def learning_labels(self, ids: Sequence[str], labels: Sequence[Label]) -> Learning[LateOutcome]:
         """Learn remembered events, whose labels these are; a version if it is at least one.
 
         An id that is not remembered (any more), or was learned, is told, and changes nothing.
@@ -159,13 +173,14 @@ class StreamLearner:
         lookup, size = self._lookup(frame), self.settings.step_events
         served = served_by(found.events, len(self._classes))
         steps: list[_Step] = []
-        with one_thread():
-            for start in range(0, len(frame), size):
-                cut = slice(start, start + size)
-                step = frame.rows(start, start + size)
+        for start in range(0, len(frame), size):
+            cut = slice(start, start + size)
+            step = frame.rows(start, start + size)
+            with one_thread():
                 scored = self._late_step(step, numbers[cut], predicted[cut], lookup)
-                score, kept = scored
-                steps.append(_Step(served[cut], predicted[cut], score, numbers[cut], kept))
+            score, kept = scored
+            steps.append(_Step(served[cut], predicted[cut], score, numbers[cut], kept))
+            yield from self._adapt()
         self.version += 1
         outcome = self._outcome(self.version - 1, steps)
         return LateOutcome(frame, outcome, found.unknown, found.repeated)
@@ -286,6 +301,10 @@ class StreamLearner:
         """Room for all inputs, images and classes that there are now."""
         recent, n_images = self._inputs.recent, len(self._images)
         self._mixture.grow(len(self._inputs), recent, len(self._classes), n_images)
+        if self.settings.network != "off" and n_images:
+            self._mixture.add_network("conv")
+        elif self.settings.network == "all" and len(self._inputs):
+            self._mixture.add_network("mlp")
         self._manifest = None
 
     def _publish_scale(self) -> None:
@@ -306,7 +325,8 @@ class StreamLearner:
     ) -> Taken:
         """Learn the labelled events. Returns where they were kept."""
         scale = self._mixture.experts.inverse_std
-        kept = self.rehearsal.offer(rows, codes, events, event_time_s, scale)
+        with_each = self._mixture.network_blocks(tested)
+        kept = self.rehearsal.offer(rows, codes, events, event_time_s, scale, with_each)
         if texts:
             self.rehearsal.note_words(kept, texts)
         if self._images:
@@ -320,6 +340,7 @@ class StreamLearner:
             if chosen is not None:
                 texts = {n: [t[i] for i in chosen.tolist()] for n, t in texts.items()}
             self._mixture.learn(tested, chosen, codes[labelled], texts, new_class=new_class)
+            self._mixture.offer_network(tested, images, labelled, codes)
             self._since_keep += len(labelled)
             n = self._mixture.n
             wait = min(max(KEEP_EVENTS, n // KEEP_SHARE), KEEP_LONGEST)
@@ -337,6 +358,24 @@ class StreamLearner:
         asked = first_of_each(kept.codes, MOST_ASKED)
         images = self._kept_images.of(kept.event[asked], len(self._images))
         self._mixture.weigh_keep(kept.rows[asked], images, kept.codes[asked])
+
+    def _inner_loop(self) -> Adapts:
+        return adapter_of(self.settings)
+
+    def _adapt(self) -> Learning[None]:
+        """Have the network learn what waits for it, if that is enough."""
+        network = self._mixture.network
+        while network is not None and (n := network.due()):
+            with one_thread():
+                draws = network.settings.steps * n  # as many as there are new, for each step
+                learned = self._mixture.n - network.waiting  # events: another draw each time
+                replay = self.rehearsal.replay(draws, learned, members=True)
+                images = self._kept_images.of(replay.event, min(len(self._images), 1))
+                report = self.drift.report
+                request = self._mixture.network_request(n, replay, images, report)
+            result = yield request
+            with one_thread():
+                self._mixture.take_network(result)
 
     def _outcome(self, base_version: int, steps: Sequence[_Step]) -> Outcome:
         n_classes = len(self._classes)
@@ -375,8 +414,10 @@ class StreamLearner:
                 "inputs": self._inputs.as_json(),
                 "texts": list(self._texts),
                 "images": list(self._images),
+                "network": self._mixture.network_kind,
                 "classes": list(self._classes),
                 "settings": {
+                    "seed": settings.seed,
                     "random_features": settings.random_features,
                     "half_lives": list(settings.half_lives),
                     "label_decays": list(settings.label_decays),
@@ -518,6 +559,7 @@ def _named(probabilities: NDArray[np.float32]) -> NDArray[np.int32]:
 def _settings_json(settings: LearnerSettings) -> Mapping[str, Any]:
     """JSON-able and exact; infinity by name, since JSON has none. Shared: not to be changed."""
     values = asdict(settings)
+    del values["network_device"]  # where it is learned, not what
     values["windows"] = [window_name(window) for window in settings.windows]
     return {name: list(v) if isinstance(v, tuple) else v for name, v in values.items()}
 

@@ -6,12 +6,14 @@ statistics, rows waiting for them, and the pool's likelihoods.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from streamlearn.core.adaptation import AdaptRequest, AdaptResult
+from streamlearn.core.drift import DriftReport
 from streamlearn.core.experts import Experts, stacked
 from streamlearn.core.features import (
     Layout,
@@ -27,7 +29,21 @@ from streamlearn.core.features import (
 )
 from streamlearn.core.local_heads import FIRST_STACK as FIRST_LOCAL
 from streamlearn.core.local_heads import LocalHeads, local_heads
-from streamlearn.core.pool import Pool
+from streamlearn.core.network_expert import NetworkExpert
+from streamlearn.core.network_head import (
+    NETWORK_HEADS,
+    NetworkHead,
+    adapt_settings,
+    image_rows,
+    number_blocks,
+    read,
+    side_by_side,
+    spec_of,
+    with_sleepers,
+)
+from streamlearn.core.network_spec import NetworkSpec
+from streamlearn.core.pool import STACK_SUM, Pool
+from streamlearn.core.rehearsal import Replay
 from streamlearn.core.ridge import EAGER_EVENTS, FLUSH_ROWS, RidgeView, roots_of, window_name
 from streamlearn.core.settings import LearnerSettings
 from streamlearn.core.softmax import learn_softmax
@@ -55,6 +71,7 @@ class Tested:
     mixed: NDArray[np.float64]  # (n, 3, C)
     served: NDArray[np.float32]  # (n, C)
     n_classes: int  # that were known
+    network: NDArray[np.float32] | None = None  # (n, C) logits
 
 
 def head_names(settings: LearnerSettings) -> tuple[str, ...]:
@@ -80,6 +97,7 @@ class Mixture:
         self.text: TextHead | None = None
         self.n = 0  # labelled events learned
         self.counts: NDArray[np.int64] = np.zeros(0, np.int64)  # (C,) in the statistics
+        self.network: NetworkExpert | None = None
         self.slow = self._draw_slow(0)
         self.scale = np.zeros((2, 0), np.float32)
         self.local = LocalHeads(settings, key)
@@ -97,8 +115,11 @@ class Mixture:
     def _draw_slow(self, n_inputs: int, *, images: bool = False) -> SlowWeights:
         settings = self.settings
         n_random, n_half_lives = settings.random_features, len(settings.half_lives)
-        size = slow_size(n_inputs)
-        return draw_slow(settings.seed, n_random, n_half_lives, size, images=images)
+        size, spec = slow_size(n_inputs), None
+        if self.network is not None:
+            spec = replace(self.network.spec, classes=2)  # the head has no part in it
+        drawn = (settings.seed, n_random, n_half_lives, size)
+        return draw_slow(*drawn, images=images, network=spec)
 
     def _first_experts(self) -> Experts:
         settings, empty = self.settings, np.zeros(0)
@@ -133,9 +154,10 @@ class Mixture:
             n, k = len(rows), len(self.heads)
             empty = np.zeros((n, 0), np.float32)
             return Tested(before, features, empty.reshape(n, k, 0), np.zeros((n, 3, 0)), empty, 0)
-        scores = experts.scores(features, experts.text_logs(texts))
+        network = experts.network_logits(features, images)
+        scores = experts.scores(features, experts.text_logs(texts), network)
         mixed, served = experts.mix(scores)
-        return Tested(before, features, scores, mixed, served, experts.n_classes)
+        return Tested(before, features, scores, mixed, served, experts.n_classes, network)
 
     def keep(self, tested: Tested) -> NDArray[np.float32]:
         """(n, C) what `keep` says of a tested step, before it is learned."""
@@ -153,9 +175,11 @@ class Mixture:
         """
         experts = self.experts
         features = experts.features(rows, experts.see(images, len(rows)))
-        scores = experts.scores(features, experts.text_logs(texts))
+        network = experts.network_logits(features, images)
+        scores = experts.scores(features, experts.text_logs(texts), network)
         mixed, served = experts.mix(scores)
-        return Tested(experts.recent_means.copy(), features, scores, mixed, served, n_known)
+        before = experts.recent_means.copy()
+        return Tested(before, features, scores, mixed, served, n_known, network)
 
     def grow(self, n_inputs: int, recent: tuple[int, ...], n_classes: int, n_images: int) -> None:
         """Room for more inputs, classes and image columns; what was learned stays."""
@@ -189,11 +213,58 @@ class Mixture:
         self.local.grow(old, layout, n_classes, self.n)
         experts.local = self.local.reader()
         experts.layout, experts.n_classes = layout, n_classes
+        if self.network is not None:
+            self.network.grow(self._network_spec(self.network.spec.kind), n_classes)
+            self._draw_slow_again()
         experts.projections = project(self.slow, layout, self.scale)
         self._take_ridge_weights()
+        self._take_network()
         if self.text is not None:
             self.text.grow(n_classes)
             self._take_text()
+
+    def add_network(self, kind: str) -> None:
+        """The stream has an adapted network from now on: one more head, before the texts'.
+
+        `kind` "mlp" or "conv"; the first one stays.
+        """
+        if self.network is None:
+            spec = self._network_spec(kind)
+            self.network = NetworkExpert(
+                spec, key=self.key, settings=adapt_settings(self.settings, spec)
+            )
+            self.network.grow(spec, self.experts.n_classes)
+            self._add_network_heads()
+
+    @property
+    def network_kind(self) -> str | None:
+        """ "mlp", "conv", or None, for a model's manifest."""
+        return None if self.network is None else self.network.spec.kind
+
+    def _network_spec(self, kind: str) -> NetworkSpec:
+        experts = self.experts
+        classes = max(experts.n_classes, 1)
+        return spec_of(kind, experts.layout, seed=self.settings.seed, classes=classes)
+
+    def _add_network_heads(self) -> None:
+        at = len(head_names(self.settings))
+        self.heads = (*self.heads[:at], *NETWORK_HEADS, *self.heads[at:])
+        first = STACK_SUM / len(view_heads(self.settings))
+        self.pool.grow((first,) * len(NETWORK_HEADS), at=at)
+        self._draw_slow_again()
+        self.experts.projections = project(self.slow, self.experts.layout, self.scale)
+        self._take_pool()
+        self._take_network()
+
+    def _draw_slow_again(self) -> None:
+        """With the network's layers as they are now."""
+        images = self.experts.vision is not None
+        self.slow = self._draw_slow(self.experts.layout.n_inputs, images=images)
+
+    def _take_network(self) -> None:
+        if self.network is not None:
+            network = self.network.network(part(self.slow.tensors, "network/"))
+            self.experts.network = NetworkHead(network, self.scale[1])
 
     def add_texts(self) -> None:
         """The stream has texts from now on: two more heads."""
@@ -220,25 +291,31 @@ class Mixture:
         return Tested(
             tested.recent_before,
             features,
-            self._scores_again(tested.scores, tested.n_classes),
+            self._scores_again(tested),
             np.pad(tested.mixed, more),
             np.pad(tested.served, more[1:]),
             tested.n_classes,
+            tested.network,
         )
 
-    def _scores_again(self, scores: NDArray[np.float32], n_known: int) -> NDArray[np.float32]:
-        wider = self._wider(scores)
-        self.local.widen(wider, len(view_heads(self.settings)), n_known)
+    def _scores_again(self, tested: Tested) -> NDArray[np.float32]:
+        wider = self._wider(tested)
+        self.local.widen(wider, len(view_heads(self.settings)), tested.n_classes)
         return wider
 
-    def _wider(self, scores: NDArray[np.float32]) -> NDArray[np.float32]:
-        n, n_heads, n_known = scores.shape
+    def _wider(self, tested: Tested) -> NDArray[np.float32]:
+        scores = tested.scores
+        n, _, n_known = scores.shape
         n_classes = self.experts.n_classes
-        if n_heads < len(self.heads):  # texts are new: they had nothing to say
+        if not n_known:
+            return np.zeros((n, len(self.heads), n_classes), np.float32)
+        if self.network is not None and tested.network is None:
+            scores = with_sleepers(scores, self.experts.weights, len(head_names(self.settings)))
+        if scores.shape[1] < len(self.heads):  # texts are new: they had nothing to say
             scores = np.pad(scores, ((0, 0), (0, len(TEXT_HEADS)), (0, 0)))
             asleep = np.zeros((n, n_known), np.float32)
             write_text_scores(asleep, self.experts.weights, scores)
-        elif self.text is not None and n_known:
+        elif self.text is not None:
             return widened(scores, n_classes)
         return np.pad(scores, ((0, 0), (0, 0), (0, n_classes - n_known)))
 
@@ -278,6 +355,57 @@ class Mixture:
             if any(solved):
                 self._take_ridge_weights()
         move_labels(experts.labels, self._decays, codes)
+
+    def network_blocks(self, tested: Tested) -> dict[str, NDArray[np.float32]]:
+        """What is to be kept with each event for the network: what it reads of numbers."""
+        if self.network is None or self.network.spec.kind == "conv":  # images are kept as they are
+            return {}
+        blocks = number_blocks(tested.features, self.experts.layout, self.scale[1])
+        return {f"network/{i}": block for i, block in enumerate(blocks)}
+
+    def offer_network(
+        self,
+        tested: Tested,
+        images: Images,
+        labelled: NDArray[np.intp],
+        codes: NDArray[np.int32],
+    ) -> None:
+        """Let the network wait for more of the events `labelled`, of classes `codes` (n,)."""
+        if self.network is not None:
+            layout, scale = self.experts.layout, self.scale[1]
+            x = read(self.network.spec, tested.features, images, layout, scale)[labelled]
+            legible = ~np.isnan(x[:, 0])
+            self.network.offer(x[legible], codes[labelled][legible])
+
+    def network_request(
+        self, n: int, replay: Replay, images: Images, report: DriftReport
+    ) -> AdaptRequest:
+        """The oldest `n` events that wait, with those that are replayed, and their `images`."""
+        assert self.network is not None
+        spec, with_each, m = self.network.spec, replay.companions, len(replay.codes)
+        if spec.kind == "conv":
+            x = image_rows(images, m)
+        else:
+            none = np.zeros((m, 0), np.float32)
+            blocks = [with_each.get(f"network/{i}", none) for i in range(len(spec.blocks))]
+            x = side_by_side(blocks, spec)
+        steps = self.network.settings.steps
+        legible = np.flatnonzero(~np.isnan(x[:, 0]))
+        legible = legible[: len(legible) // steps * steps]  # as many in each step
+        return self.network.request(
+            n,
+            x[legible],
+            replay.codes[legible],
+            part(self.slow.tensors, "network/"),
+            drift=report.score,
+            n_drifts=report.n_drifts,
+        )
+
+    def take_network(self, result: AdaptResult) -> None:
+        """Predict with what the inner loop made of a request."""
+        if self.network is not None:
+            self.network.take(result)
+            self._take_network()
 
     def weigh_keep(
         self, rows: NDArray[np.float64], images: Images, codes: NDArray[np.int32]
@@ -328,6 +456,8 @@ class Mixture:
             "pool/serve": experts.serve.copy(),
             "pool/keep": experts.keep.copy(),
         }
+        if self.network is not None:
+            tensors |= self.network.tensors()
         softmax = experts.softmax.reshape(len(self._rates), c, experts.layout.n_linear)
         ridge = [weights for view in self.ridge for weights in view.weights]
         heads = view_heads(self.settings)
@@ -364,6 +494,9 @@ class Mixture:
             meta["ridge"].append(view_meta)
             arrays |= {f"ridge/{name}/{key}": array for key, array in view_arrays.items()}
         arrays |= {f"local/{key}": array for key, array in self.local.state().items()}
+        if self.network is not None:
+            meta["network"], network_arrays = self.network.state()
+            arrays |= {f"network/{key}": array for key, array in network_arrays.items()}
         if self.text is not None:
             meta["text"], text_arrays = self.text.state()
             arrays |= {f"text/{key}": array for key, array in text_arrays.items()}
@@ -384,6 +517,15 @@ class Mixture:
         mixture = cls(settings, key)
         n_inputs, n_classes = int(meta["n_inputs"]), int(meta["n_classes"])
         mixture.grow(n_inputs, tuple(meta["recent"]), n_classes, int(meta["n_images"]))
+        if "network" in meta:
+            spec = mixture._network_spec(str(meta["network"]["kind"]))
+            own = adapt_settings(settings, spec)
+            mixture.network = NetworkExpert.restore(
+                meta["network"], part(arrays, "network/"), spec=spec, key=key, settings=own
+            )
+            if mixture.network.n_classes != n_classes:
+                raise ValueError("its network knows other classes")
+            mixture._add_network_heads()
         if "text" in meta:
             mixture.text = TextHead.restore(settings, meta["text"], part(arrays, "text/"))
             if mixture.text.expert.n_classes != n_classes:
@@ -416,6 +558,7 @@ class Mixture:
         experts.local = mixture.local.reader()
         mixture._take_pool()
         mixture._take_ridge_weights()
+        mixture._take_network()
         return mixture
 
 

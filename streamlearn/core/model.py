@@ -15,11 +15,12 @@ the same path and so with the same bits as the learner's own. Statistics that on
 | pool/weights, pool/stack, pool/serve, pool/keep | (K,), (2, K), (3,), (windows,) float64 | |
 | forest/feature, /threshold, /child, /unlikely | (T N,) int16, float32, int16, (T N, c) uint8 | |
 | neighbours/rows, neighbours/codes | (m, d) int8, (m,) int32 | recent events |
+| network | (P,) float32 | fast weights, laid out as its spec says |
 | text/buckets, text/rarity, text/weights | (R,) int32, (R,) uint8, (R, C) int8 | a row a gram |
 | text/prior, text/n_texts, text/share | (C,) float32, (1,) int64, (1,) float64 | |
 
-Tensors without elements are left out, text/... where the stream has no texts. F, K: see features
-and experts; R: core.text.
+Tensors without elements are left out, text/... where the stream has no texts, network where it
+has no adapted one. F, K: see features and experts; P: network_spec; R: core.text.
 """
 
 import hashlib
@@ -42,6 +43,8 @@ from streamlearn.core.features import (
     tensors_hash,
 )
 from streamlearn.core.local_heads import LocalReader, local_heads
+from streamlearn.core.network import Network
+from streamlearn.core.network_head import NETWORK_HEADS, NetworkHead, spec_of
 from streamlearn.core.preprocess import Inputs
 from streamlearn.core.records import Frame, Label
 from streamlearn.core.text import STOP_WORD_LISTS, Texts, TextWeights
@@ -200,6 +203,15 @@ def _build(model: Model, inputs: Inputs) -> Experts:
 
     sizes = int(settings["trees"]), int(settings["neighbours"])
     n_heads = 2 * len(windows) + len(softmax_rates) + len(local_heads(*sizes))
+    scale = get("input/scale", (2, d), np.float32)
+    network = None
+    if model.manifest["network"]:
+        n_heads += len(NETWORK_HEADS)
+        seed, kind = settings["seed"], model.manifest["network"]
+        spec = spec_of(kind, layout, seed=seed, classes=max(n_classes, 1))
+        row = get("network", (spec.layout.width,), np.float32)
+        slow = {f"{i}/w": model.slow.tensors[f"network/{i}/w"] for i in range(len(spec.layers))}
+        network = NetworkHead(Network.of(spec, slow, row, n_classes), scale[1])
     text, share = None, 0.0
     if model.text_columns:
         n_heads += len(TEXT_HEADS)
@@ -215,7 +227,7 @@ def _build(model: Model, inputs: Inputs) -> Experts:
     softmax = [get(f"softmax/{rate}", shape, np.float32) for rate in softmax_rates]
     return Experts(
         layout=layout,
-        projections=project(model.slow, layout, get("input/scale", (2, d), np.float32)),
+        projections=project(model.slow, layout, scale),
         rates=rates_of(half_lives),
         mean=get("input/mean", (d,)),
         inverse_std=get("input/inverse_std", (d,)),
@@ -230,6 +242,7 @@ def _build(model: Model, inputs: Inputs) -> Experts:
         keep=get("pool/keep", (len(windows),)),
         n_classes=n_classes,
         local=LocalReader.of(tensors, layout, n_classes, *sizes),
+        network=network,
         text=text,
         text_share=share,
         vision=vision,

@@ -14,9 +14,9 @@ Here is what needs no torch; `encoder` computes with it and `adapt` learns, `net
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -27,6 +27,7 @@ from streamlearn.errors import ConfigError, StateError
 
 ROW_ALIGNMENT = 16  # float32: every part of every row starts at 64 bytes, so kernels round alike
 NORM_GROUPS = 4
+GAIN = 16.0  # norm of a growing mlp's inputs, about: that of 256 inputs of variance 1
 NORM_EPSILON = 1e-5
 
 Weights: TypeAlias = dict[str, NDArray[np.float32]]  # one stream's fast weights, by name
@@ -51,6 +52,8 @@ class NetworkSpec:
     """
 
     inputs: int  # d, numbers an event; 784 for an image
+    blocks: tuple[int, ...] = ()  # of a growing mlp: its inputs, in blocks that may each grow, and
+    # that come so scaled that an event's squares add up to about 1; () of any other network
     hidden: tuple[int, ...] = (64, 64)  # units of the mlp's layers, channels of the conv's
     rank: int = 2
     classes: int = 16
@@ -67,6 +70,10 @@ class NetworkSpec:
             raise ConfigError(
                 f"a network needs inputs, hidden units and a rank of at least 1, not "
                 f"inputs={self.inputs}, hidden={self.hidden}, rank={self.rank}"
+            )
+        if self.blocks and (self.kind != "mlp" or sum(self.blocks) != self.inputs):
+            raise ConfigError(
+                f"an mlp's inputs are the sum of its blocks {self.blocks}, not {self.inputs}"
             )
         if self.kind == "conv" and self.inputs != IMAGE_SIDE**2:
             raise ConfigError(
@@ -117,6 +124,33 @@ def class_capacity(n_classes: int) -> int:
     return max(2, 1 << (n_classes - 1).bit_length())
 
 
+def image_network(*, seed: int, classes: int) -> NetworkSpec:
+    """The network of a stream of images, with room for so many classes."""
+    return NetworkSpec(
+        inputs=IMAGE_SIDE**2,
+        hidden=(16, 32, 32),  # a third layer: as good as two, and a head a third as wide
+        rank=4,
+        classes=class_capacity(classes),
+        kind="conv",
+        seed=seed,
+    )
+
+
+def number_network(*, seed: int, blocks: Sequence[int], classes: int) -> NetworkSpec:
+    """The network of a stream of numbers, with room for `blocks` of inputs and classes."""
+    sizes = tuple(block_capacity(size) for size in blocks)
+    return NetworkSpec(inputs=sum(sizes), blocks=sizes, classes=class_capacity(classes), seed=seed)
+
+
+def block_capacity(n: int) -> int:
+    """Room for a block of n inputs: a power of two, at least 16; 0 for none.
+
+    >>> block_capacity(0), block_capacity(3), block_capacity(17)
+    (0, 16, 32)
+    """
+    return n and max(16, 1 << (n - 1).bit_length())
+
+
 class Layout:
     """Where each named part of a stream's fast weights lies in its row of (S, P)."""
 
@@ -159,17 +193,32 @@ class Layout:
 
 
 def slow_weights(spec: NetworkSpec) -> Weights:
-    """The shared layers before any meta-learning: drawn from the seed, "0/w", "1/w", ...
-
-    More inputs are more rows of the first matrix, before its scale (`widen`).
-    """
-    return {  # He et al. 2015: variance 2 / inputs keeps relu layers at scale
-        f"{index}/w": (
-            np.random.default_rng([spec.seed, index]).standard_normal((layer.inputs, layer.outputs))
-            * math.sqrt(2 / layer.inputs)
-        ).astype(np.float32)
+    """The shared layers before any meta-learning: drawn from the seed, "0/w", "1/w", ..."""
+    return {
+        f"{index}/w": _draw(spec, index, [spec.seed], layer.outputs) * np.float32(math.sqrt(2))
         for index, layer in enumerate(spec.layers)
-    }
+    }  # He et al. 2015: variance 2 / inputs keeps relu layers at scale
+
+
+def _draw(spec: NetworkSpec, index: int, entropy: list[int], width: int) -> NDArray[np.float32]:
+    """(inputs, width) normal, of variance 1 / inputs; of blocks 1, their inputs come scaled.
+
+    A larger block has the same first rows.
+    """
+    layer = spec.layers[index]
+    sizes = spec.blocks if spec.blocks and index == 0 else (layer.inputs,)
+    parts = [
+        np.random.default_rng([*entropy, index, block]).standard_normal((size, width))
+        for block, size in enumerate(sizes)
+    ]
+    scale = 1.0 / (GAIN if sizes is spec.blocks else math.sqrt(layer.inputs))
+    return np.asarray(np.concatenate(parts) * scale, np.float32)
+
+
+@lru_cache(maxsize=32)
+def shared_layers(spec: NetworkSpec) -> Slow:
+    """The shared layers of all streams of this spec; whatever the head's room, the same ones."""
+    return slow_weights(spec)
 
 
 def new_weights(spec: NetworkSpec, key: int) -> Weights:
@@ -177,10 +226,8 @@ def new_weights(spec: NetworkSpec, key: int) -> Weights:
     weights = {
         name: np.zeros(shape, dtype=np.float32) for name, shape in spec.layout.shapes.items()
     }
-    for index, layer in enumerate(spec.layers):
-        rng = np.random.default_rng([key, index])
-        draw = rng.standard_normal((layer.inputs, spec.rank)) / math.sqrt(layer.inputs)
-        weights[f"{index}/a"] = np.ascontiguousarray(draw.T, dtype=np.float32)
+    for index in range(len(spec.layers)):
+        weights[f"{index}/a"] = np.ascontiguousarray(_draw(spec, index, [key], spec.rank).T)
     return weights
 
 
@@ -195,15 +242,19 @@ def grow(weights: Mapping[str, NDArray[np.float32]], classes: int) -> Weights:
     return grown
 
 
-def widen(weights: Mapping[str, NDArray[np.float32]], spec: NetworkSpec, key: int) -> Weights:
-    """The same weights for the more inputs of `spec`, a wider mlp; new inputs' A as a new stream's.
-
-    The shared first matrix scales with the square root of its inputs, so for the same network the
-    inputs are given times that root, and A, too, is scaled down.
-    """
-    have = weights["0/a"].shape[1]
+def widen(
+    weights: Mapping[str, NDArray[np.float32]], was: NetworkSpec, now: NetworkSpec, key: int
+) -> Weights:
+    """The same weights in a network of larger blocks; new inputs' A is as a new stream's."""
     widened = {name: value.copy() for name, value in weights.items()}
-    first = new_weights(spec, key)["0/a"]
-    first[:, :have] = weights["0/a"] * np.float32(math.sqrt(have / spec.inputs))
+    first = new_weights(now, key)["0/a"]
+    first[:, places(was, now)] = weights["0/a"]
     widened["0/a"] = first
     return widened
+
+
+def places(was: NetworkSpec, now: NetworkSpec) -> NDArray[np.intp]:
+    """(inputs,) where each input of a network lies in one of larger blocks."""
+    starts = np.cumsum([0, *now.blocks[:-1]])
+    parts = [start + np.arange(size) for start, size in zip(starts, was.blocks, strict=True)]
+    return np.concatenate(parts).astype(np.intp)

@@ -40,12 +40,17 @@ class Pool:
         self.mixtures = np.zeros(N_MIXTURES)  # (3,) discounted log-likelihood of M1..M3
         self.keep = np.full(n_keep, 1.0 / n_keep)  # (3,) weights of view a's heads
 
-    def grow(self, stack: Sequence[float]) -> None:
-        """More heads, with these weights in M2 and M3; in M1 they begin as the least likely."""
+    def grow(self, stack: Sequence[float], *, at: int | None = None) -> None:
+        """More heads, before head `at` or last, with these weights in M2 and M3.
+
+        In M1 they begin as the least likely.
+        """
+        at = len(self.likelihood) if at is None else at
         worst = np.full(len(stack), self.likelihood.min())
-        self.likelihood = np.concatenate([self.likelihood, worst])
+        self.likelihood = np.insert(self.likelihood, at, worst)
         more = np.tile(np.array(stack), (len(STACK_RATES), 1))
-        self.stack = np.concatenate([self.stack, more], axis=1)
+        parts = self.stack[:, :at], more, self.stack[:, at:]
+        self.stack = np.concatenate(parts, axis=1)
 
     def weights(self) -> NDArray[np.float64]:
         """(K,) of the heads in M1."""

@@ -95,6 +95,11 @@ class ImageColumn:
         cut = slice(start, stop)
         return ImageColumn(self.raw[cut], self.pixels[cut], self.present[cut])
 
+    def padded(self, start: int, n: int) -> "ImageColumn":
+        """Events start..start + n, those that are not there without an image."""
+        here = self.rows(start, start + n)
+        return ImageColumn.joined([here, ImageColumn.missing(n - len(here))])
+
     def pick(self, chosen: NDArray[np.intp]) -> "ImageColumn":
         """The events at these positions, in this order."""
         raw = tuple(self.raw[at] for at in chosen.tolist())

@@ -9,6 +9,9 @@ from dataclasses import dataclass
 from streamlearn.errors import ConfigError
 
 STOP_WORD_LISTS = ("keep", "english")  # core.text has them
+NETWORKS = ("off", "images", "all")
+DEVICES = ("auto", "cpu", "cuda")
+LOSSES = ("der++", "er-ace", "er")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +32,15 @@ class LearnerSettings:
     stop_words: str = "keep"  # or "english": left out of words (huffpost .675, not .672)
     late_labels: int = 0  # unlabelled events with an id that are remembered; 0: none (pending)
     late_label_max_age_s: float = 86_400.0  # older than this, by event time, they are not learned
+    network: str = "images"  # which streams have an adapted network: "off", "images", "all"
+    network_loss: str = "der++"  # or "er", "er-ace" (adapt_settings has what each measured)
+    network_steps: int = 4  # k of the inner loop
+    network_rate: float = 0.2  # on images (.4: unsteady); on numbers half of it
+    network_merge: float = 0.0  # share of the anchor at a boundary (compensate)
+    network_align: bool = False  # new classes' head columns at a boundary (compensate)
+    network_proximal: float = 0.0  # pull to the anchor, by importance (compensate)
+    network_device: str = "auto"  # the inner loop's: "cpu", "cuda", or a GPU where there is one;
+    # weights are the same bits on one kind of device, not on both
     text_weights: int = 1 << 21  # of texts' words, 5 bytes each; 2^20 loses .003 at 29 classes
 
     def __post_init__(self) -> None:
@@ -44,6 +56,10 @@ class LearnerSettings:
             "late_labels": (self.late_labels, 0),
             "late_label_max_age_s": (self.late_label_max_age_s, 0.0),
             "text_weights": (self.text_weights, 1),
+            "network_steps": (self.network_steps, 1),
+            "network_rate": (self.network_rate, 1e-6),
+            "network_merge": (self.network_merge, 0.0),
+            "network_proximal": (self.network_proximal, 0.0),
             "the shortest of half_lives": (min(self.half_lives, default=1.0), 1e-3),
             "the shortest of windows": (min(self.windows, default=0.0), 2.0),
             "the smallest of softmax_rates": (min(self.softmax_rates, default=0.0), 1e-6),
@@ -51,10 +67,20 @@ class LearnerSettings:
         for name, (value, limit) in least.items():
             if not value >= limit:
                 raise ConfigError(f"learner setting {name} is {value}; it must be {limit} or more")
-        if self.stop_words not in STOP_WORD_LISTS:
+        one_of = {
+            "stop_words": (self.stop_words, STOP_WORD_LISTS),
+            "network": (self.network, NETWORKS),
+            "network_loss": (self.network_loss, LOSSES),
+            "network_device": (self.network_device, DEVICES),
+        }
+        for name, (word, words) in one_of.items():
+            if word not in words:
+                raise ConfigError(
+                    f"learner setting {name} is {word!r}; choose one of {', '.join(words)}"
+                )
+        if self.network_merge > 1.0:
             raise ConfigError(
-                f"learner setting stop_words is {self.stop_words!r}; choose one of "
-                f"{', '.join(STOP_WORD_LISTS)}"
+                f"learner setting network_merge is {self.network_merge}; it is a share, at most 1"
             )
         if not self.late_label_max_age_s < float("inf"):
             raise ConfigError(

@@ -3,7 +3,8 @@
 A micro-batch, in order (1 of the worker's order of effects, see agents):
 a decode; what can't be learned becomes a dead letter; a rollback replaces a stream's learner;
   late labels are learned with the events that the learner remembers
-b test and learn, frame by frame, in the log's order; frames that a stream knows are skipped
+b test and learn, frame by frame, in the log's order; frames that a stream knows are skipped;
+  streams' inner loops run in one call (core.cohort)
 c slow weights that nobody has seen, acknowledged
 d an update a stream (several frames of a stream make one) and dead letters, acknowledged
 
@@ -19,7 +20,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from streamlearn.core.learner import Outcome, StreamLearner
+from streamlearn.core.cohort import Cohort, adapter_of
+from streamlearn.core.learner import LateOutcome, Outcome, StreamLearner
 from streamlearn.core.model import Model
 from streamlearn.core.records import Frame, Reason, Rejection
 from streamlearn.core.rehearsal import CLUSTERS, UNIFORM
@@ -111,6 +113,7 @@ class Trainer:
         self._relearning = Relearning(
             settings, log=log, events=self._names["events"], rollbacks=self._rollbacks
         )
+        self._cohort = Cohort(lambda: adapter_of(settings))
         self._dead_letters = DeadLetters(topics, publisher=publisher, metrics=metrics)
         self._signer = signer  # of updates, predictions, slow weights; and of snapshots
         self._checkpoint = Checkpoint(
@@ -225,21 +228,23 @@ class Trainer:
         if rejected:
             self._dead_letters.bury(partition.number, message, rejected)
         begun = time.perf_counter()
-        try:
-            outcome = stream.learner.learn(frame)
-        except MemoryError:
-            raise
-        except Exception as error:  # our fault, but one frame must not stop all streams
+
+        def done(outcome: Outcome) -> None:
+            seconds = time.perf_counter() - begun
+            self._take(partition, message, stream, frame, outcome)
+            self._metrics.counter("streamlearn_repeated_events").inc(outcome.n_repeated)
+            if self._predictions:
+                self._tell(partition, message.offset, frame, outcome)
+            learner, offset = stream.learner, message.offset
+            asked = self._requests.after(learner, partition.number, offset, len(frame))
+            self._metrics.counter("streamlearn_label_requests").inc(asked)
+            self._metrics.learned(_score(frame, outcome), seconds)
+
+        def failed(error: Exception) -> None:  # our fault, but one frame must not stop all streams
             self._refuse(partition, message, stream, error)
-            return
-        seconds = time.perf_counter() - begun
-        self._take(partition, message, stream, frame, outcome)
-        self._metrics.counter("streamlearn_repeated_events").inc(outcome.n_repeated)
-        if self._predictions:
-            self._tell(partition, message.offset, frame, outcome)
-        asked = self._requests.after(stream.learner, partition.number, message.offset, len(frame))
-        self._metrics.counter("streamlearn_label_requests").inc(asked)
-        self._metrics.learned(_score(frame, outcome), seconds)
+
+        place = partition.number, stream.name
+        self._cohort.begin(place, stream.learner.learning(frame), done, failed)
 
     def _learn_labels(self, partition: Partition, message: Arrival) -> None:
         """Late labels, to the events that their stream remembers; FrameError where they are none.
@@ -252,25 +257,26 @@ class Trainer:
             self._metrics.counter("streamlearn_replayed_frames").inc()
             return
         begun = time.perf_counter()
-        try:
-            told = stream.learner.learn_labels(late.event_ids, late.labels)
-        except MemoryError:
-            raise
-        except Exception as error:
+
+        def done(told: LateOutcome) -> None:
+            seconds = time.perf_counter() - begun
+            refused = (*rejected, *(unknown(late, row) for row in told.unknown))
+            if refused:
+                self._dead_letters.bury(partition.number, message, refused)
+            count = self._metrics.counter("streamlearn_late_labels")
+            count.labels("unknown").inc(len(told.unknown))
+            count.labels("repeated").inc(len(told.repeated))
+            if told.frame is not None and told.outcome is not None:
+                count.labels("learned").inc(len(told.frame))
+                self._take(partition, message, stream, told.frame, told.outcome)
+                score = _score(told.frame, told.outcome)  # its events were counted when they came
+                self._metrics.learned(replace(score, events=0), seconds)
+
+        def failed(error: Exception) -> None:
             self._refuse(partition, message, stream, error)
-            return
-        seconds = time.perf_counter() - begun
-        rejected = (*rejected, *(unknown(late, row) for row in told.unknown))
-        if rejected:
-            self._dead_letters.bury(partition.number, message, rejected)
-        count = self._metrics.counter("streamlearn_late_labels")
-        count.labels("unknown").inc(len(told.unknown))
-        count.labels("repeated").inc(len(told.repeated))
-        if told.frame is not None and told.outcome is not None:
-            count.labels("learned").inc(len(told.frame))
-            self._take(partition, message, stream, told.frame, told.outcome)
-            score = _score(told.frame, told.outcome)  # its events were counted when they came
-            self._metrics.learned(replace(score, events=0), seconds)
+
+        learning = stream.learner.learning_labels(late.event_ids, late.labels)
+        self._cohort.begin((partition.number, stream.name), learning, done, failed)
 
     def _take(
         self,
@@ -318,6 +324,7 @@ class Trainer:
 
     def _stream(self, partition: Partition, name: str) -> HotStream:
         """The stream in memory, to learn: loaded, or new, if it is not there yet."""
+        self._cohort.finish((partition.number, name))
         stream = self._visit(partition, name)
         if self._hot.get(partition.number, name) is None:
             self._hot.add(stream)
@@ -361,6 +368,7 @@ class Trainer:
 
     def _publish(self) -> None:
         """An update for each stream that changed; then the memory budget holds again."""
+        self._cohort.finish()
         touched, arrived_s = self._touched, self._arrived_s
         self._touched, self._arrived_s = {}, []
         self._updates.publish(touched, self._partitions, arrived_s)

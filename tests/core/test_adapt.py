@@ -8,17 +8,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from streamlearn.core.adapt import (
-    Adapted,
-    AdaptSettings,
-    Batch,
-    InnerLoop,
-    Pull,
-    learning_rate,
-    with_prior,
-)
+from streamlearn.core.adapt import Adapted, Batch, InnerLoop, Pull, with_prior
+from streamlearn.core.adapt_settings import RARE, AdaptSettings, LossName, learning_rate
 from streamlearn.core.encoder import logits, slow_tensors, stack
-from streamlearn.core.gradients import RARE, LossName
 from streamlearn.core.network_spec import NetworkSpec, Weights, new_weights, slow_weights
 from streamlearn.errors import ConfigError
 

@@ -31,12 +31,14 @@ def test_numpy_says_what_torch_says(spec: NetworkSpec) -> None:
 
 
 def test_wider_the_same_events_get_the_same_answers() -> None:
-    wide = NetworkSpec(inputs=11, hidden=(7, 6), rank=2, classes=4)
-    weights = _some_weights(MLP)
+    narrow = NetworkSpec(inputs=5, blocks=(3, 2), hidden=(7, 6), rank=2, classes=4)
+    wide = NetworkSpec(inputs=9, blocks=(4, 5), hidden=(7, 6), rank=2, classes=4)
+    weights = _some_weights(narrow)
     x = np.random.default_rng(0).standard_normal((9, 5)).astype(np.float32)
-    before = Network.of(MLP, slow_weights(MLP), MLP.layout.pack(weights), 4).logits(x)
-    row = wide.layout.pack(widen(weights, wide, 3))
-    given = np.pad(x * np.float32(np.sqrt(11 / 5)), ((0, 0), (0, 6)))
+    before = Network.of(narrow, slow_weights(narrow), narrow.layout.pack(weights), 4).logits(x)
+    row = wide.layout.pack(widen(weights, narrow, wide, 3))
+    given = np.zeros((9, 9), np.float32)
+    given[:, [0, 1, 2, 4, 5]] = x
     after = Network.of(wide, slow_weights(wide), row, 4).logits(given)
     np.testing.assert_allclose(after, before, rtol=1e-5, atol=1e-5)
 

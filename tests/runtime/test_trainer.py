@@ -11,6 +11,7 @@ import pytest
 from streamlearn.core.learner import StreamLearner
 from streamlearn.core.records import IMAGE_SIDE, Frame, ImageColumn, Reason
 from streamlearn.core.representatives import gallery
+from streamlearn.core.settings import LearnerSettings
 from streamlearn.errors import InputError
 from streamlearn.runtime.newest_state import newest_state
 from streamlearn.runtime.partition import Arrival, Partition
@@ -37,7 +38,14 @@ TOPICS = load(prefix="", partitions=1)
 class Bench:
     """A trainer that owns one partition; `learn` puts messages on its log and takes them."""
 
-    def __init__(self, *, budget: int = 1 << 30, predictions: bool = False) -> None:
+    def __init__(
+        self,
+        settings: LearnerSettings = SETTINGS,
+        *,
+        budget: int = 1 << 30,
+        predictions: bool = False,
+    ) -> None:
+        self.settings = settings
         self.kafka, self.clock, self.metrics = MemoryKafka(), Clock(1e9), WorkerMetrics()
         self.rows: dict[bytes, bytes] = {}
         self.budget, self.predictions = budget, predictions
@@ -45,7 +53,7 @@ class Bench:
 
     def start(self) -> Trainer:
         trainer = Trainer(
-            SETTINGS,
+            self.settings,
             TOPICS,
             worker_id="w",
             open_store=lambda number: MemoryStore(self.rows),
@@ -147,10 +155,10 @@ def test_a_bad_image_does_not_cost_its_frame_and_good_ones_are_kept_as_they_came
 
 
 def test_a_frame_that_breaks_the_learner_leaves_no_trace(monkeypatch: pytest.MonkeyPatch) -> None:
-    learn: Callable[..., Any] = StreamLearner.learn
+    learning: Callable[..., Any] = StreamLearner.learning
 
-    def fragile(self: StreamLearner, one: Frame) -> Any:
-        outcome = learn(self, one)  # learned already, when it breaks off
+    def fragile(self: StreamLearner, one: Frame, **options: Any) -> Any:
+        outcome = yield from learning(self, one, **options)  # learned already, when it breaks off
         if self.stream == "a" and np.any(one.numbers == 42.0):
             raise ZeroDivisionError("the answer")
         return outcome
@@ -162,7 +170,7 @@ def test_a_frame_that_breaks_the_learner_leaves_no_trace(monkeypatch: pytest.Mon
     good = [frame("a", n) for n in range(4)]
     other = [frame("b", n) for n in range(2)]
     wanted = {"a": truth(*good), "b": truth(*other)}
-    monkeypatch.setattr(StreamLearner, "learn", fragile)
+    monkeypatch.setattr(StreamLearner, "learning", fragile)
     bench = Bench()
     bench.learn(message(good[0]), message(other[0]), message(poison(8)), message(good[1]))
     bench.learn(message(poison(9)), message(good[2]))
@@ -305,3 +313,21 @@ def test_lag_and_epochs_are_shown() -> None:
     bench.trainer.publish_metrics()
     bench.trainer.checkpoint()
     assert len(list(bench.kafka.read("metrics", 0, 0, 9))) == 1
+
+
+def test_streams_with_networks_learn_side_by_side_what_each_learns_alone() -> None:
+    settings = replace(SETTINGS, network="all")
+    bench = Bench(settings)
+    sent = {name: [frame(name, n) for n in range(24)] for name in "abc"}
+    bench.learn(*(message(sent[name][n]) for n in range(24) for name in "abc"))
+    alone = {}
+    for name, frames in sent.items():
+        learner = StreamLearner(name, settings)
+        for one in frames:
+            learner.learn(one)
+        fresh = StreamLearner(name, settings)
+        fresh.learn(frames[0])
+        weights = [one.model().tensors["network"] for one in (fresh, learner)]
+        assert not np.array_equal(*weights)  # the inner loop has run
+        alone[name] = learner.model().hash
+    assert bench.hashes() == alone
