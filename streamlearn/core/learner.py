@@ -370,7 +370,7 @@ class StreamLearner:
                 draws = network.settings.steps * n  # as many as there are new, for each step
                 learned = self._mixture.n - network.waiting  # events: another draw each time
                 replay = self.rehearsal.replay(draws, learned, members=True)
-                images = self._kept_images.of(replay.event, min(len(self._images), 1))
+                images = self._kept_images.of(replay.event, len(self._images))
                 report = self.drift.report
                 request = self._mixture.network_request(n, replay, images, report)
             result = yield request
