@@ -64,9 +64,19 @@ def by_seed(job: Job) -> list[Job]:
     return [replace(job, seeds=(seed,)) for seed in job.seeds]
 
 
+def named(job: Job) -> str:
+    """As it is printed, and as flags name it."""
+    return f"{job.part}: {job.setting}: {job.who}"
+
+
+def rank(job: Job, first: Sequence[str]) -> int:
+    """Place of the first of `first` that names it; those that none names are last."""
+    return next((k for k, name in enumerate(first) if name in named(job)), len(first))
+
+
 def wanted(job: Job, only: Sequence[str], done: set[tuple[object, ...]], again: list[str]) -> bool:
     """Whether a job is asked for, and not done yet."""
-    text = f"{job.part}: {job.setting}: {job.who}"
+    text = named(job)
     if not any(part in text for part in only):
         return False
     if any(name in text for name in again):
@@ -100,7 +110,7 @@ def measure(jobs: Sequence[Job], out: Path, processes: int) -> int:
     out.parent.mkdir(parents=True, exist_ok=True)
     with out.open("a", encoding="utf-8") as kept:
         for k, (job, rows) in enumerate(run_all(jobs, processes=processes, made=made), 1):
-            where = f"{k}/{len(jobs)}  {job.part}: {job.setting}: {job.who}"
+            where = f"{k}/{len(jobs)}  {named(job)}"
             if isinstance(rows, Exception):
                 failed += 1
                 print(f"{where}  FAILED: {rows!r}\n{rows.__cause__ or ''}", flush=True)
@@ -127,6 +137,7 @@ def main() -> int:
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--only", nargs="+", default=[""], help="parts of 'part: setting: who'")
     parser.add_argument("--seeds", type=int, default=3, help="fewer than all of them, for now")
+    parser.add_argument("--first", nargs="+", default=[], help="run these before the others")
     parser.add_argument("--resume", action="store_true", help="leave out what is in --out already")
     parser.add_argument("--again", nargs="+", default=[], help="with --resume: but run these")
     beside = os.environ.get("STREAMLEARN_SHARED_DATA") or str(ROOT.parent / "shared" / "data")
@@ -146,8 +157,9 @@ def main() -> int:
     done = {row.key() for row in read_rows(given.out)} if given.resume else set()
     jobs = [job for job in every if job.seeds[0] < given.seeds]
     jobs = [job for job in jobs if wanted(job, given.only, done, given.again)]
+    jobs.sort(key=lambda job: (job.seeds[0], rank(job, given.first)))
     if given.list:
-        print("\n".join(f"{job.part}: {job.setting}: {job.who}" for job in jobs))
+        print("\n".join(map(named, jobs)))
         return 0
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that processes are ended, too
     failed = 0 if given.norun else measure(jobs, given.out, given.processes)

@@ -119,6 +119,12 @@ def test_done_is_left_out_unless_asked_for_again() -> None:
     assert not learning.wanted(ours, ["river"], set(), [])
 
 
+def test_what_is_asked_for_first_is_first() -> None:
+    first = ["river ARF", "digits"]
+    assert [learning.rank(job(who), first) for who in ("river ARF", "b")] == [0, 2]
+    assert learning.rank(job("b", "digits, step 32"), first) == 1
+
+
 def test_the_page_shows_means_spread_and_what_is_left_out() -> None:
     told = {"prefix": 0.75, "no-change": 0.1, "delayed": 0.2, "majority": 0.3}
     rows = [
