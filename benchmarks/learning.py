@@ -97,8 +97,8 @@ def missing(jobs: Sequence[Job], rows: Sequence[Row]) -> list[tuple[str, str]]:
 
 
 def commit() -> str:
-    """Which code this is."""
-    asked = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--exclude=*"]
+    """Which code learns here: the last change of streamlearn/core."""
+    asked = ["git", "-C", str(ROOT), "log", "-1", "--format=%h", "--", "streamlearn/core"]
     told = subprocess.run(asked, capture_output=True, text=True, check=False)
     return told.stdout.strip() or "unknown"
 
@@ -166,7 +166,7 @@ def main() -> int:
     if given.write:
         rows = [row for row in read_rows(given.out) if row.scale == scale.name]
         skipped += [Skip(setting, f"not run: {who}") for setting, who in missing(every, rows)]
-        PAGE.write_text(page.text(rows, skipped, scale), encoding="utf-8")
+        PAGE.write_text(page.text(rows, skipped, scale, commit()), encoding="utf-8")
         print(f"written: {PAGE}")
     return 1 if failed else 0
 

@@ -5,6 +5,7 @@ import platform
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -23,8 +24,15 @@ NO_DEEP_RIVER = (
 )
 
 
-def text(rows: Sequence[Row], skipped: Sequence[Skip], scale: Scale) -> str:
-    """The whole page."""
+OLDER = " (code before the last change)"
+
+
+def text(rows: Sequence[Row], skipped: Sequence[Skip], scale: Scale, code: str) -> str:
+    """The whole page; our rows that are not of `code` are marked."""
+    rows = [
+        replace(row, who=row.who + OLDER) if _is_ours(row) and not row.made.endswith(code) else row
+        for row in rows
+    ]
     parts: list[str] = [_head(rows, scale)]
     writers: dict[str, Callable[[list[Row]], str]] = {
         "prequential": _prequential,
@@ -51,15 +59,20 @@ Written by `make bench-learning ARGS=--write` on {time.strftime("%Y-%m-%d")}, no
 Python {platform.python_version()}, {packages}; {os.cpu_count()} cores, {_cpu()}. \
 Code: {", ".join(made)}.
 
-+- is the spread (standard deviation) over {scale.seeds} seeds; where there is none, one seed was \
-run, or the method draws nothing. us/event: CPU microseconds an event, test and learning together, \
-one thread, reading left out; the machine did a lot of other work at the same time, which costs \
-caches: compare the figures with each other, and nothing below a factor of 1.5. MiB: what the \
-process grew by at most, of one seed. Everybody sees the same events in the same \
-order and learns at the same steps; peers have their own defaults and were not tuned, ours are the \
++- is the spread (standard deviation) over up to {scale.seeds} seeds; where there is none, one \
+seed was run, or the method draws nothing. us/event: CPU microseconds an event, test and learning \
+together, one thread, reading left out; the machine did a lot of other work at the same time, \
+which costs caches: compare the figures with each other, and nothing below a factor of 1.5. MiB: \
+what the process grew by at most, of one seed; empty: not measured. \
+Everybody sees the same events in the same order and learns at the same steps; peers have their \
+own defaults and were not tuned, ours are the \
 product's defaults. Our learner was developed on the shared streams (the first table's), so the \
 second table, streams that come with packages, judges it more fairly.
 """
+
+
+def _is_ours(row: Row) -> bool:
+    return row.who.startswith("streamlearn")
 
 
 def _has(name: str) -> bool:
@@ -139,16 +152,18 @@ def _by_step(by_setting: dict[str, dict[str, list[Row]]]) -> str:
     lines = []
     for name, stream in STREAMS.items():
         for step in sorted(stream.steps):
-            ours = by_setting.get(f"{name}, step {step}", {}).get(prequential.OURS)
+            by_who = by_setting.get(f"{name}, step {step}", {})
+            ours = by_who.get(prequential.OURS) or by_who.get(prequential.OURS + OLDER)
             if not ours:
                 continue
+            older = OLDER if ours[0].who.endswith(OLDER) else ""
             base = [
                 _short(each(ours, k)[0] or 0.0, 3) for k in ("no-change", "delayed", "majority")
             ]
             cost = 1e6 * sum(r.cpu_s for r in ours) / sum(r.events for r in ours)
             lines.append(
-                [name, str(step), f"{ours[0].events:,}", f"**{shown(each(ours, 'whole'))}**",
-                 *base, f"{cost:,.0f}"]
+                [name + older, str(step), f"{ours[0].events:,}",
+                 f"**{shown(each(ours, 'whole'))}**", *base, f"{cost:,.0f}"]
             )  # fmt: skip
     head = ["stream", "step", "events", "ours", "no-change", "delayed", "majority", "us/event"]
     return table(head, lines)

@@ -132,9 +132,11 @@ def test_the_page_shows_means_spread_and_what_is_left_out() -> None:
         for who, share in ((prequential.OURS, 0.9), ("river ARF", 0.8))
         for seed in (0, 1)
     ]
-    text = page.text(rows, [Skip("elec2", "not here")], QUICK)
+    text = page.text(rows, [Skip("elec2", "not here")], QUICK, "today")
     assert "| digits | 32 | 10 | **.905 +- .005** | .100 | .200 | .300 |" in text
     assert "| river ARF | .750 +- .000 | .805 +- .005 |" in text
+    old = page.text(rows, [], QUICK, "abc")
+    assert f"digits{page.OLDER} | 32" in old and f"| streamlearn{page.OLDER} |" in old
     assert "- elec2: not here" in text and "Cold" not in text
 
 
