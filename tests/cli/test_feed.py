@@ -37,16 +37,16 @@ def fed(kafka: KafkaConfig, topics: Topics) -> list[Frame]:
     consumer = Consumer(
         kafka.client_settings() | {"group.id": "t", "enable.partition.eof": True, "log_level": 0}
     )
-    frames, ended = [], 0
+    frames, ended = [], set[int | None]()
     try:
         consumer.assign([TopicPartition(topic, p, OFFSET_BEGINNING) for p in range(4)])
-        while ended < 4:
+        while len(ended) < 4:
             message = consumer.poll(10.0)
             assert message is not None, "the topic did not answer"
             error = message.error()
             if error is not None:
                 assert error.code() == KafkaError._PARTITION_EOF, error
-                ended += 1
+                ended.add(message.partition())
                 continue
             frames.append(event_codec.decode(message.value(), message.key(), None, 0.0)[0])
     finally:

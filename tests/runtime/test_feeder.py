@@ -28,14 +28,14 @@ def on_the_topic(kafka: KafkaConfig, topic: str, partitions: int) -> Iterator[tu
     )
     try:
         consumer.assign([TopicPartition(topic, p, OFFSET_BEGINNING) for p in range(partitions)])
-        ended = 0
-        while ended < partitions:
+        ended = set[int | None]()
+        while len(ended) < partitions:
             message = consumer.poll(10.0)
             assert message is not None, "the topic did not answer"
             error = message.error()
             if error is not None:
                 assert error.code() == KafkaError._PARTITION_EOF, error
-                ended += 1
+                ended.add(message.partition())
                 continue
             frame, rejected = event_codec.decode(message.value(), message.key(), None, 0.0)
             assert not rejected
