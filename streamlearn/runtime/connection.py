@@ -30,6 +30,12 @@ NO_RIGHT = {
 _NOBODY = {KafkaError._ALL_BROKERS_DOWN, KafkaError._RESOLVE}
 _CONNECTING = {KafkaError._TRANSPORT, KafkaError._RESOLVE}  # says what happened to a connection
 
+# Of a producer. One request at a time a broker: with several, the first of a new topic can be lost
+# although it is acknowledged. Its leader is not ready and refuses batch 0, is ready for batch 1 and
+# takes it, since of a producer that it does not know it takes any number; batch 0, sent again, is
+# then "a duplicate". (Two of 75 feeds of a new topic, on a busy machine.)
+IDEMPOTENT = {"acks": "all", "enable.idempotence": True, "max.in.flight": 1}
+
 
 class Client(Protocol):
     """An AdminClient, a Producer or a Consumer."""

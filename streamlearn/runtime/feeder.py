@@ -23,7 +23,7 @@ from streamlearn import topics
 from streamlearn.config import FeederConfig, KafkaConfig, TopicsConfig
 from streamlearn.core.records import Frame
 from streamlearn.errors import BrokerError, FrameError, InputError, StreamlearnError
-from streamlearn.runtime.connection import Refusals, answer, no_topics, said
+from streamlearn.runtime.connection import IDEMPOTENT, Refusals, answer, no_topics, said
 from streamlearn.runtime.framing import (
     FrameBuilder,
     checked_features,
@@ -98,8 +98,7 @@ class Feeder(AbstractContextManager["Feeder"]):
         self._producer = Producer(
             kafka.client_settings()
             | {
-                "acks": "all",
-                "enable.idempotence": True,
+                **IDEMPOTENT,
                 "partitioner": "murmur2_random",  # as Java's clients: a key, a partition
                 "compression.type": "none",  # numbers hardly shrink
                 "linger.ms": 1,  # frames are batches already

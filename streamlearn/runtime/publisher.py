@@ -15,7 +15,7 @@ from confluent_kafka import Producer as KafkaProducer
 
 from streamlearn.config import KafkaConfig
 from streamlearn.errors import BrokerError
-from streamlearn.runtime.connection import said
+from streamlearn.runtime.connection import IDEMPOTENT, said
 from streamlearn.wire import cloud_events as wire
 
 TopicPartition: TypeAlias = tuple[str, int]
@@ -92,8 +92,7 @@ class KafkaPublisher:
             {
                 **kafka.client_settings(),
                 "client.id": client_id,
-                "acks": "all",
-                "enable.idempotence": True,
+                **IDEMPOTENT,
                 "linger.ms": 0,  # a flush follows
                 "queue.buffering.max.kbytes": 128 << 10,
                 "message.max.bytes": 2 << 20,  # chunks are at most 900 KiB
