@@ -75,13 +75,22 @@ ALLOWED = {
     "worker": {
         *("read events", "read labels", "read state"),
         *("write updates", "write snapshots", "write slow", "write state"),
-        *("write predictions", "write deadletters", "write metrics"),
+        *("write predictions", "write label-requests", "write deadletters", "write metrics"),
         *("see group", "move group"),
     },
     "subscriber": {"read updates", "read snapshots", "read slow"},
-    "watcher": {"read metrics", "read predictions", "read deadletters", "see group"},
+    "watcher": {
+        *(
+            "read metrics",
+            "read predictions",
+            "read label-requests",
+            "read deadletters",
+            "see group",
+        ),
+    },
     "auditor": {
-        *("read events", "read updates", "read snapshots", "read deadletters", "see group"),
+        *("read events", "read updates", "read snapshots", "read state", "read deadletters"),
+        "see group",
     },
     "admin": {"create topic", "alter topic", "see group"},
 }
