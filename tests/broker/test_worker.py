@@ -17,6 +17,7 @@ from streamlearn import topics as topic_specs
 from streamlearn.config import KafkaConfig
 from streamlearn.runtime import admin
 from streamlearn.runtime.broker import LocalBroker
+from streamlearn.runtime.connection import IDEMPOTENT
 from streamlearn.runtime.log import KafkaLog
 from streamlearn.topics import Topics
 from streamlearn.wire import dead_letter_codec, metrics_codec
@@ -70,7 +71,7 @@ def worker(bootstrap: str, prefix: str, folder: Path) -> Iterator[Running]:
 def test_bad_messages_cost_nothing_but_themselves(
     kafka: KafkaConfig, topics: Topics, tmp_path: Path
 ) -> None:
-    producer = Producer({**kafka.client_settings(), "message.max.bytes": 60 << 20})
+    producer = Producer({**kafka.client_settings(), **IDEMPOTENT, "message.max.bytes": 60 << 20})
     events = topics["events"].full_name
 
     def good(number: int) -> bytes:

@@ -5,6 +5,7 @@ import threading
 from confluent_kafka import Producer
 
 from streamlearn.config import KafkaConfig
+from streamlearn.runtime.connection import IDEMPOTENT
 from tests.crash.world import encoded
 
 PARTITIONS, STREAMS = 8, 16
@@ -20,9 +21,7 @@ class Feeder(threading.Thread):
         self.lost: list[str] = []
         self._topic = topic
         self._ended = threading.Event()
-        self._producer = Producer(
-            {**kafka.client_settings(), "enable.idempotence": True, "log_level": 0}
-        )
+        self._producer = Producer({**kafka.client_settings(), **IDEMPOTENT, "log_level": 0})
 
     def run(self) -> None:
         while not self._ended.wait(ROUND_S):

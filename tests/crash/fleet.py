@@ -12,6 +12,7 @@ from confluent_kafka import Producer
 
 from streamlearn.config import KafkaConfig
 from streamlearn.core.learner import StreamLearner
+from streamlearn.runtime.connection import IDEMPOTENT
 from streamlearn.runtime.log import KafkaLog
 from streamlearn.topics import Topics
 from streamlearn.wire import state_codec, update_codec
@@ -133,7 +134,7 @@ class Fleet:
         assert seen == set(STREAMS)
 
     def _feed(self) -> None:
-        settings = {**self.kafka.client_settings(), "enable.idempotence": True, "log_level": 0}
+        settings = {**self.kafka.client_settings(), **IDEMPOTENT, "log_level": 0}
         producer = Producer({**settings, "compression.type": "lz4"})  # as many producers do
         while not self._stop.wait(ROUND_S):
             for stream, partition in STREAMS.items():
