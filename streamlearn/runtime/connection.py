@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import Any, Protocol
 
-from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka import KafkaError, KafkaException, Producer
 from confluent_kafka.admin import AdminClient, ClusterMetadata
 
 from streamlearn.config import KafkaConfig
@@ -147,6 +147,18 @@ def said(kafka: KafkaConfig, error: KafkaError) -> str:
         f"{who(kafka)} has no right to that ({error.str()}); `streamlearn doctor` tells for which "
         "work its rights are enough, `streamlearn access apply` grants more"
     )
+
+
+def wait_for_reports(producer: Producer, timeout_s: float) -> int:
+    """How many messages are still on their way after that time. KafkaException at its end.
+
+    As its `flush`, which after it has set an exception goes on to call delivery reports: in Python
+    each of these ends in a SystemError, with the locks taken that it had taken. `poll` stops.
+    """
+    deadline = time.monotonic() + timeout_s
+    while len(producer) > 0 and (left_s := deadline - time.monotonic()) > 0:
+        producer.poll(left_s)
+    return len(producer)
 
 
 def no_topics(kafka: KafkaConfig, names: list[str]) -> BrokerError:

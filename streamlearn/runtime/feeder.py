@@ -23,7 +23,14 @@ from streamlearn import topics
 from streamlearn.config import FeederConfig, KafkaConfig, TopicsConfig
 from streamlearn.core.records import Frame
 from streamlearn.errors import BrokerError, FrameError, InputError, StreamlearnError
-from streamlearn.runtime.connection import IDEMPOTENT, Refusals, answer, no_topics, said
+from streamlearn.runtime.connection import (
+    IDEMPOTENT,
+    Refusals,
+    answer,
+    no_topics,
+    said,
+    wait_for_reports,
+)
 from streamlearn.runtime.framing import (
     FrameBuilder,
     checked_features,
@@ -212,7 +219,8 @@ class Feeder(AbstractContextManager["Feeder"]):
         left = 0
         while True:
             try:
-                left = self._producer.flush(min(0.5, max(0.0, deadline - time.monotonic())))
+                left_s = max(0.0, deadline - time.monotonic())
+                left = wait_for_reports(self._producer, min(0.5, left_s))
             except KafkaException as error:
                 self._dead = said(self._kafka, error.args[0])
             if self._dead is not None or left == 0 or time.monotonic() >= deadline:

@@ -15,7 +15,7 @@ from confluent_kafka import Producer as KafkaProducer
 
 from streamlearn.config import KafkaConfig
 from streamlearn.errors import BrokerError
-from streamlearn.runtime.connection import IDEMPOTENT, said
+from streamlearn.runtime.connection import IDEMPOTENT, said, wait_for_reports
 from streamlearn.wire import cloud_events as wire
 
 TopicPartition: TypeAlias = tuple[str, int]
@@ -129,7 +129,7 @@ class KafkaPublisher:
                 return
 
     def flush(self) -> Mapping[TopicPartition, Acknowledged]:
-        while self._serve(lambda: self._producer.flush(_SLICE_S)) > 0:
+        while self._serve(lambda: wait_for_reports(self._producer, _SLICE_S)) > 0:
             self._check()
         self._check()
         taken, self._acknowledged = self._acknowledged, {}
