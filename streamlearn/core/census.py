@@ -26,6 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import chdtrc
 
+from streamlearn.core.grown import grown
 from streamlearn.core.preprocess import CATEGORY, MISSING, OTHER, Input, Inputs
 from streamlearn.core.records import Frame
 
@@ -112,9 +113,9 @@ class Gaps:
     def _grow(self, n_columns: int, n_classes: int) -> None:
         more, more_classes = n_columns - len(self.totals), n_classes - self.tables.shape[2]
         if more or more_classes:
-            self.totals = np.pad(self.totals, (0, more))
-            self.next_test = np.pad(self.next_test, (0, more), constant_values=FIRST_TEST)
-            self.tables = np.pad(self.tables, ((0, more), (0, 0), (0, more_classes)))
+            self.totals = grown(self.totals, more)
+            self.next_test = grown(self.next_test, more, fill=FIRST_TEST)
+            self.tables = grown(self.tables, more, 0, more_classes)
 
 
 def depends(table: NDArray[np.int64], alpha: float) -> bool:

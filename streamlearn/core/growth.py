@@ -30,6 +30,7 @@ from streamlearn.core.forest import (
     Forest,
     leaf_of,
 )
+from streamlearn.core.grown import grown
 
 MOST_NODES = 255  # a tree; 127: elec2 at 32 -.002, 511: the same
 FIRST_NODES = 15  # a young stream's tables are small, and double
@@ -84,10 +85,10 @@ class GrowingForest:
             self.tests = where[self.tests]
         more = min(n_classes, MOST_CLASSES) - forest.unlikely.shape[2]
         if more:
-            pad = ((0, 0), (0, 0), (0, more))
-            forest.unlikely = np.pad(forest.unlikely, pad, constant_values=UNLIKELIEST)
-            self.counts, self.totals = np.pad(self.counts, pad), np.pad(self.totals, pad)
-            self.lower = np.pad(self.lower, ((0, 0), *pad))
+            forest.unlikely = grown(forest.unlikely, 0, 0, more, fill=UNLIKELIEST)
+            self.counts = grown(self.counts, 0, 0, more)
+            self.totals = grown(self.totals, 0, 0, more)
+            self.lower = grown(self.lower, 0, 0, 0, more)
 
     def learn(
         self,

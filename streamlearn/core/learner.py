@@ -20,6 +20,7 @@ learns them when their labels come: scored by what was predicted when they came,
 context (recent labels and means, scale) as it is now. An id is learned once.
 """
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
@@ -31,8 +32,9 @@ from numpy.typing import NDArray
 from streamlearn.core.census import Census
 from streamlearn.core.cohort import Adapts, Learning, adapter_of, finish
 from streamlearn.core.drift import DriftMonitor
+from streamlearn.core.grown import grown
 from streamlearn.core.kept_images import MOST_ASKED, KeptImages, first_of_each
-from streamlearn.core.mixture import Mixture, Tested, part
+from streamlearn.core.mixture import Mixture, Tested
 from streamlearn.core.model import MODEL_FORMAT, Model
 from streamlearn.core.outcome import LateOutcome, LearnerState, Outcome
 from streamlearn.core.pending import PendingEvents, frame_of, served_by
@@ -477,7 +479,7 @@ class StreamLearner:
                 f"a learner's state of format {meta.get('format')!r}, and this program reads "
                 f"{STATE_FORMAT}: learn the stream again from the log"
             )
-        then = dict(_settings_json(LearnerSettings())) | dict(meta.get("settings", {}))
+        then = {**_settings_json(LearnerSettings()), **meta.get("settings", {})}
         if then != _settings_json(settings):  # settings that are newer than the state: defaults
             raise StateError(
                 f"the state of stream {meta.get('stream')!r} was learned with settings "
@@ -496,29 +498,27 @@ class StreamLearner:
     def _restore(
         cls, meta: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]], settings: LearnerSettings
     ) -> "StreamLearner":
-        learner = cls(str(meta["stream"]), settings)
+        learner, parts = cls(str(meta["stream"]), settings), _by_part(arrays)
         learner.version, learner.n_events = int(meta["version"]), int(meta["n_events"])
         learner._since_keep = int(meta["since_keep"])
         learner._inputs = Inputs.from_json(meta["inputs"])
-        learner._census = Census.restore(meta["census"], part(arrays, "census/"))
+        learner._census = Census.restore(meta["census"], parts["census"])
         learner._texts = learner._census.text_columns
         learner._images = tuple(str(name) for name in meta["images"])
         if learner._images:
-            learner._kept_images = KeptImages.restore(part(arrays, "images/"))
+            learner._kept_images = KeptImages.restore(parts["images"])
         learner._classes = {label: code for code, label in enumerate(meta["classes"])}
         scale = learner._standardiser
         scale.count, scale.mean, scale.squares = (
-            np.array(arrays[f"scale/{name}"], np.float64) for name in ("count", "mean", "squares")
+            np.array(parts["scale"][name], np.float64) for name in ("count", "mean", "squares")
         )
-        learner._mixture = Mixture.restore(
-            settings, learner._mixture.key, meta["mixture"], part(arrays, "mixture/")
-        )
+        learner._mixture.resume(meta["mixture"], parts["mixture"])
         learner._publish_scale()
-        learner.prequential = Prequential.restore(meta["prequential"], part(arrays, "prequential/"))
-        learner.drift = DriftMonitor.restore(meta["drift"], part(arrays, "drift/"))
-        learner.rehearsal = Rehearsal.restore(meta["rehearsal"], part(arrays, "rehearsal/"))
+        learner.prequential = Prequential.restore(meta["prequential"], parts["prequential"])
+        learner.drift = DriftMonitor.restore(meta["drift"], parts["drift"])
+        learner.rehearsal = Rehearsal.restore(meta["rehearsal"], parts["rehearsal"])
         if learner._pending is not None:
-            learner._pending.resume(part(arrays, "pending/"))
+            learner._pending.resume(parts["pending"])
         shapes = {len(learner._inputs), learner._mixture.experts.layout.n_inputs, len(scale.mean)}
         if len(shapes) != 1 or len(learner._classes) != learner._mixture.experts.n_classes:
             raise ValueError(f"inputs {sorted(shapes)}, classes {learner._classes}")
@@ -556,12 +556,22 @@ def _named(probabilities: NDArray[np.float32]) -> NDArray[np.int32]:
     return np.asarray(probabilities.argmax(axis=1), np.int32)
 
 
+@lru_cache(maxsize=8)
 def _settings_json(settings: LearnerSettings) -> Mapping[str, Any]:
     """JSON-able and exact; infinity by name, since JSON has none. Shared: not to be changed."""
     values = asdict(settings)
     del values["network_device"]  # where it is learned, not what
     values["windows"] = [window_name(window) for window in settings.windows]
     return {name: list(v) if isinstance(v, tuple) else v for name, v in values.items()}
+
+
+def _by_part(arrays: Mapping[str, NDArray[Any]]) -> dict[str, dict[str, NDArray[Any]]]:
+    """The arrays of each part, by the rest of their names; a part may have none."""
+    parts: dict[str, dict[str, NDArray[Any]]] = defaultdict(dict)
+    for name, array in arrays.items():
+        first, _, rest = name.partition("/")
+        parts[first][rest] = array
+    return parts
 
 
 def _joined(parts: Sequence[NDArray[Any]]) -> NDArray[Any]:
@@ -571,4 +581,4 @@ def _joined(parts: Sequence[NDArray[Any]]) -> NDArray[Any]:
 def _widened(served: NDArray[np.float32], n_classes: int) -> NDArray[np.float32]:
     """(n, n_classes): classes that were unknown when the step was served have 0."""
     missing = n_classes - served.shape[1]
-    return np.pad(served, ((0, 0), (0, missing))) if missing else served
+    return grown(served, 0, missing) if missing else served

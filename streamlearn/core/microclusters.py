@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from streamlearn.core.grown import grown
 from streamlearn.core.reservoir import Kept
 from streamlearn.core.ward import CLOSER, FAR, FREE, all_costs, offer
 from streamlearn.errors import ConfigError, StateError
@@ -199,18 +200,18 @@ class MicroClusters:
     def _grow(self, n_classes: int, n_columns: int) -> None:
         more_classes = max(n_classes - self.n_classes, 0)
         more = more_classes * self.capacity
-        wider = ((0, more), (0, max(n_columns - self._centres.shape[1], 0)))
-        if more or wider[1][1]:
-            self._centres = np.pad(self._centres, wider, constant_values=np.nan)
-            self._members = np.pad(self._members, wider, constant_values=np.nan)
-            self._errors = np.pad(self._errors, wider)
-            self._counts = np.pad(self._counts, (0, more))
-            self._event = np.pad(self._event, (0, more))
-            self._event_time_s = np.pad(self._event_time_s, (0, more))
-            self._why = np.pad(self._why, (0, more))
-            self._replayed = np.pad(self._replayed, (0, more))
-            self.n_seen = np.pad(self.n_seen, (0, more_classes))
-            self._costs = np.pad(self._costs, ((0, more), (0, 0)), constant_values=np.inf)
+        wider = max(n_columns - self._centres.shape[1], 0)
+        if more or wider:
+            self._centres = grown(self._centres, more, wider, fill=np.nan)
+            self._members = grown(self._members, more, wider, fill=np.nan)
+            self._errors = grown(self._errors, more, wider)
+            self._counts = grown(self._counts, more)
+            self._event = grown(self._event, more)
+            self._event_time_s = grown(self._event_time_s, more)
+            self._why = grown(self._why, more)
+            self._replayed = grown(self._replayed, more)
+            self.n_seen = grown(self.n_seen, more_classes)
+            self._costs = grown(self._costs, more, fill=np.inf)
 
     def _rescale(self, scale: NDArray[np.float64]) -> None:
         """Take the spreads anew where one moved far enough; all costs follow."""
@@ -263,4 +264,4 @@ def _wide(rows: NDArray[np.float64], n: int, fill: float = np.nan) -> NDArray[np
     finite = np.isfinite(rows)
     rows = rows if finite.all() else np.where(finite, rows, np.nan)
     more = max(n - rows.shape[1], 0)
-    return np.pad(rows, ((0, 0), (0, more)), constant_values=fill) if more else rows
+    return grown(rows, 0, more, fill=fill) if more else rows

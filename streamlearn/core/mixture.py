@@ -27,6 +27,7 @@ from streamlearn.core.features import (
     rates_of,
     slow_size,
 )
+from streamlearn.core.grown import grown
 from streamlearn.core.local_heads import FIRST_STACK as FIRST_LOCAL
 from streamlearn.core.local_heads import LocalHeads, local_heads
 from streamlearn.core.network_expert import NetworkExpert
@@ -196,8 +197,8 @@ class Mixture:
         layout = Layout(n_random, n_inputs, recent, h, label_rows(n_classes), k, width)
         if new_inputs:
             self.scale = np.concatenate([self.scale, input_scale(layout, new_inputs)], axis=1)
-            more = ((0, 0), (0, len(recent) - len(old.recent)))
-            experts.recent_means = np.pad(experts.recent_means, more)
+            more = len(recent) - len(old.recent)
+            experts.recent_means = grown(experts.recent_means, 0, more)
         positions = old.positions_in(layout)
         views = ((old.a, layout.a), (old.b, layout.b), (old.linear, layout.linear))
         a, b, linear = (positions[was] - now.start for was, now in views)
@@ -208,8 +209,8 @@ class Mixture:
         was = experts.softmax.reshape(rates, experts.n_classes, old.n_linear)
         softmax[:, : experts.n_classes, linear] = was
         experts.softmax = softmax.reshape(rates * n_classes, layout.n_linear)
-        experts.labels = np.pad(experts.labels, ((0, layout.n_classes - old.n_classes), (0, 0)))
-        self.counts = np.pad(self.counts, (0, n_classes - experts.n_classes))
+        experts.labels = grown(experts.labels, layout.n_classes - old.n_classes)
+        self.counts = grown(self.counts, n_classes - experts.n_classes)
         self.local.grow(old, layout, n_classes, self.n)
         experts.local = self.local.reader()
         experts.layout, experts.n_classes = layout, n_classes
@@ -287,13 +288,13 @@ class Mixture:
         recent_means[:, :r] = tested.recent_before
         features = experts.features(rows, experts.see(images, len(rows)), recent_means)
         experts.recent_means = recent_means
-        more = ((0, 0), (0, 0), (0, experts.n_classes - tested.served.shape[1]))
+        more = experts.n_classes - tested.served.shape[1]
         return Tested(
             tested.recent_before,
             features,
             self._scores_again(tested),
-            np.pad(tested.mixed, more),
-            np.pad(tested.served, more[1:]),
+            grown(tested.mixed, 0, 0, more),
+            grown(tested.served, 0, more),
             tested.n_classes,
             tested.network,
         )
@@ -312,12 +313,12 @@ class Mixture:
         if self.network is not None and tested.network is None:
             scores = with_sleepers(scores, self.experts.weights, len(head_names(self.settings)))
         if scores.shape[1] < len(self.heads):  # texts are new: they had nothing to say
-            scores = np.pad(scores, ((0, 0), (0, len(TEXT_HEADS)), (0, 0)))
+            scores = grown(scores, 0, len(TEXT_HEADS))
             asleep = np.zeros((n, n_known), np.float32)
             write_text_scores(asleep, self.experts.weights, scores)
         elif self.text is not None:
             return widened(scores, n_classes)
-        return np.pad(scores, ((0, 0), (0, 0), (0, n_classes - n_known)))
+        return grown(scores, 0, 0, n_classes - n_known)
 
     def learn(
         self,
@@ -502,41 +503,34 @@ class Mixture:
             arrays |= {f"text/{key}": array for key, array in text_arrays.items()}
         return meta, arrays
 
-    @classmethod
-    def restore(
-        cls,
-        settings: LearnerSettings,
-        key: int,
-        meta: Mapping[str, Any],
-        arrays: Mapping[str, NDArray[Any]],
-    ) -> "Mixture":
-        """Go on, to the bit, from what `state` gave.
+    def resume(self, meta: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> None:
+        """A new one goes on, to the bit, from what `state` gave.
 
         KeyError, ValueError, StateError where it doesn't fit.
         """
-        mixture = cls(settings, key)
+        settings, key = self.settings, self.key
         n_inputs, n_classes = int(meta["n_inputs"]), int(meta["n_classes"])
-        mixture.grow(n_inputs, tuple(meta["recent"]), n_classes, int(meta["n_images"]))
+        self.grow(n_inputs, tuple(meta["recent"]), n_classes, int(meta["n_images"]))
         if "network" in meta:
-            spec = mixture._network_spec(str(meta["network"]["kind"]))
+            spec = self._network_spec(str(meta["network"]["kind"]))
             own = adapt_settings(settings, spec)
-            mixture.network = NetworkExpert.restore(
+            self.network = NetworkExpert.restore(
                 meta["network"], part(arrays, "network/"), spec=spec, key=key, settings=own
             )
-            if mixture.network.n_classes != n_classes:
+            if self.network.n_classes != n_classes:
                 raise ValueError("its network knows other classes")
-            mixture._add_network_heads()
+            self._add_network_heads()
         if "text" in meta:
-            mixture.text = TextHead.restore(settings, meta["text"], part(arrays, "text/"))
-            if mixture.text.expert.n_classes != n_classes:
+            self.text = TextHead.restore(settings, meta["text"], part(arrays, "text/"))
+            if self.text.expert.n_classes != n_classes:
                 raise ValueError("its texts know other classes")
-            mixture._add_text_heads()
-        mixture.n = int(meta["n"])
-        if mixture.slow.hash != meta["slow"]:
+            self._add_text_heads()
+        self.n = int(meta["n"])
+        if self.slow.hash != meta["slow"]:
             raise ValueError("its random matrices are not drawn by this version of numpy")
-        mixture.scale[...] = arrays["scale"]
-        experts, pool = mixture.experts, mixture.pool
-        experts.projections = project(mixture.slow, experts.layout, mixture.scale)
+        self.scale[...] = arrays["scale"]
+        experts, pool = self.experts, self.pool
+        experts.projections = project(self.slow, experts.layout, self.scale)
         for array, name in (
             (experts.recent_means, "recent_means"),
             (experts.labels, "labels"),
@@ -545,21 +539,20 @@ class Mixture:
             (pool.likelihood, "likelihood"),
             (pool.stack, "stack"),
             (pool.mixtures, "mixtures"),
-            (mixture.counts, "counts"),
+            (self.counts, "counts"),
         ):
             array[...] = _fitting(arrays[name], array)
-        for view_name, view, view_meta in zip("ab", mixture.ridge, meta["ridge"], strict=True):
+        for view_name, view, view_meta in zip("ab", self.ridge, meta["ridge"], strict=True):
             view.resume(view_meta, part(arrays, f"ridge/{view_name}/"))
         a, b = (np.array(arrays[f"pending/{name}"], np.float32) for name in "ab")
         codes = np.array(arrays["pending/codes"], np.int32)
         if len(codes):
-            mixture._pending = [(a, b, codes)]
-        mixture.local.resume(part(arrays, "local/"), experts.layout, n_classes)
-        experts.local = mixture.local.reader()
-        mixture._take_pool()
-        mixture._take_ridge_weights()
-        mixture._take_network()
-        return mixture
+            self._pending = [(a, b, codes)]
+        self.local.resume(part(arrays, "local/"), experts.layout, n_classes)
+        experts.local = self.local.reader()
+        self._take_pool()
+        self._take_ridge_weights()
+        self._take_network()
 
 
 def _joined(parts: list[NDArray[Any]], empty: tuple[int, ...], dtype: type) -> NDArray[Any]:

@@ -23,6 +23,7 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from streamlearn.core.grown import grown
 from streamlearn.errors import StateError
 
 # An event's share: about the last 1000 count, as in the heads' middle window (Gama et al. 2013).
@@ -107,9 +108,9 @@ class Prequential:
     def _grow(self, n_classes: int) -> None:
         new = n_classes - len(self.n_true)
         if new > 0:
-            self.n_true = np.pad(self.n_true, (0, new))
-            self.n_predicted = np.pad(self.n_predicted, (0, new))
-            self.n_correct = np.pad(self.n_correct, (0, new))
+            self.n_true = grown(self.n_true, new)
+            self.n_predicted = grown(self.n_predicted, new)
+            self.n_correct = grown(self.n_correct, new)
 
     def _share(self, position: int) -> float:
         return int(self._counts[position]) / max(self.n, 1)

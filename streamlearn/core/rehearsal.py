@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamlearn.core.companions import Companions, Values, packed
+from streamlearn.core.grown import grown
 from streamlearn.core.microclusters import MicroClusters
 from streamlearn.core.recall import choose, hold_out, recall
 from streamlearn.core.reservoir import Kept, Representatives, UniformReservoir, draws
@@ -97,7 +98,7 @@ class Rehearsal:
         """(n,) which events are held out: never a class's first ones, it may not have many."""
         more = 1 + int(codes.max(initial=-1)) - len(self.n_seen)
         if more > 0:
-            self.n_seen = np.pad(self.n_seen, (0, more))
+            self.n_seen = grown(self.n_seen, more)
         asked = np.zeros(len(codes), np.bool_)
         key = np.uint64(self.key ^ _HELD_KEY)
         hold_out(codes, event, key, self.clusters.capacity, self.n_seen, asked)

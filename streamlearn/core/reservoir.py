@@ -22,6 +22,7 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from streamlearn.core.grown import grown
 from streamlearn.errors import ConfigError, StateError
 
 
@@ -156,12 +157,11 @@ class UniformReservoir:
         more_slots = max(n_classes - self.n_classes, 0) * self.capacity
         more_columns = max(n_columns - self._rows.shape[1], 0)
         if more_slots or more_columns:
-            wider = ((0, more_slots), (0, more_columns))
-            self._rows = np.pad(self._rows, wider, constant_values=np.nan)
-            self._event = np.pad(self._event, (0, more_slots))
-            self._time_s = np.pad(self._time_s, (0, more_slots))
-            self._replayed = np.pad(self._replayed, (0, more_slots))
-            self.n_seen = np.pad(self.n_seen, (0, more_slots // self.capacity))
+            self._rows = grown(self._rows, more_slots, more_columns, fill=np.nan)
+            self._event = grown(self._event, more_slots)
+            self._time_s = grown(self._time_s, more_slots)
+            self._replayed = grown(self._replayed, more_slots)
+            self.n_seen = grown(self.n_seen, more_slots // self.capacity)
 
     def state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
         """Everything needed to go on: a JSON-able dict and arrays. Only taken slots are in it."""

@@ -83,10 +83,17 @@ class RidgeView:
         """More features and classes; `positions` (old F,) say where the old features lie now."""
         old = len(positions)
         if n_features != old:
-            self.grams = [_grow_packed(gram, positions, n_features) for gram in self.grams]
+            self.grams = [self._grow_gram(gram, positions, n_features) for gram in self.grams]
         shape = (n_features, n_classes)
         self.cross = [_grow_rows(cross, positions, shape) for cross in self.cross]
         self.weights = [_grow_rows(weight, positions, shape) for weight in self.weights]
+
+    def _grow_gram(
+        self, gram: NDArray[np.float32], positions: NDArray[np.intp], n_features: int
+    ) -> NDArray[np.float32]:
+        if self.n == 0:  # a young stream's, or one about to `resume`
+            return np.zeros(n_features * (n_features + 1) // 2, np.float32)
+        return _grow_packed(gram, positions, n_features)
 
     def learn(
         self,

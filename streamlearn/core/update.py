@@ -65,6 +65,10 @@ def diff(published: Model | None, current: Model) -> Update:
             continue
         if before is tensor:
             continue
+        if tensor.nbytes <= _ENTRY_BYTES:  # whole, or not at all
+            if before.tobytes() != tensor.tobytes():
+                changed[name] = tensor
+            continue
         differs = _differs(before, tensor)
         n_differ = int(np.count_nonzero(differs))
         if n_differ == 0:
@@ -79,7 +83,9 @@ def diff(published: Model | None, current: Model) -> Update:
         else:
             places = np.flatnonzero(differs).astype(np.int32)
             changed_rows[name] = (places, tensor.reshape(-1)[places])
-    same_manifest = _canonical(published.manifest) == _canonical(current.manifest)
+    same_manifest = published.manifest is current.manifest or (
+        _canonical(published.manifest) == _canonical(current.manifest)
+    )
     return Update(
         stream=current.stream,
         version=current.version,

@@ -92,7 +92,7 @@ def encode(stored: StoredState) -> bytes:
         )
     except (UpdateError, TypeError, ValueError) as error:
         raise StateError(f"the state of {stored.stream!r} cannot be written: {error}") from error
-    body, compression = (raw, 0) if _is_dense(raw) else (_compressed(raw), 1)
+    body, compression = _body(raw)
     head = _HEAD.pack(
         _MAGIC,
         _VERSION,
@@ -106,10 +106,14 @@ def encode(stored: StoredState) -> bytes:
     return b"".join((head, _sha256(head, body), body))
 
 
-def _is_dense(raw: bytes) -> bool:
+def _body(raw: bytes) -> tuple[bytes, int]:
+    """What is stored of it, and its compression."""
     start = max(0, len(raw) // 2 - _SAMPLE // 2)
     sample = raw[start : start + _SAMPLE]
-    return len(_compressed(sample)) > 0.8 * len(sample)
+    packed = _compressed(sample)
+    if len(packed) > 0.8 * len(sample):
+        return raw, 0
+    return packed if len(sample) == len(raw) else _compressed(raw), 1
 
 
 def _compressed(raw: bytes) -> bytes:

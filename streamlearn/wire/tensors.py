@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import safetensors
-import safetensors.numpy
 import zstandard
 from numpy.typing import NDArray
 
@@ -39,26 +38,36 @@ _DTYPES = {
     "I64": np.dtype("<i8"),
     "F64": np.dtype("<f8"),
 }
+_NAMES = {dtype: dtype.name for dtype in _DTYPES.values()}
 
 
 def pack(
     tensors: Mapping[str, NDArray[Any]], meta: Mapping[str, Any], *, max_bytes: int = MAX_RAW_BYTES
 ) -> bytes:
     """One safetensors byte string; the same tensors and meta give the same bytes."""
-    for name, tensor in tensors.items():
-        if tensor.dtype not in _DTYPES.values() or tensor.ndim > MAX_NDIM:
-            raise FormatError(
-                f"tensor {name!r} is {tensor.dtype} with {tensor.ndim} axes; little-endian bool, "
-                f"int, uint or float with at most {MAX_NDIM} axes can be sent"
-            )
     dense = {  # safetensors writes memory as it lies; order="C" keeps arrays without axes
         name: np.asarray(tensor, order="C") for name, tensor in tensors.items()
     }
+    specs = {name: _spec(name, tensor) for name, tensor in dense.items()}
     text = json.dumps(meta, separators=(",", ":"))  # keeps the order of its keys
-    raw = safetensors.numpy.save(dense, metadata={_META: text})
+    raw = bytes(safetensors.serialize(specs, metadata={_META: text}))
     if len(raw) > max_bytes:
         raise FormatError(f"{len(raw)} > {max_bytes} bytes of tensors in one message")
     return raw
+
+
+def _spec(name: str, tensor: NDArray[Any]) -> safetensors.TensorSpec:
+    """What `safetensors.numpy.save` makes of a tensor, without asking NumPy for its names."""
+    dtype = _NAMES.get(tensor.dtype)
+    if dtype is None or tensor.ndim > MAX_NDIM:
+        raise FormatError(
+            f"tensor {name!r} is {tensor.dtype} with {tensor.ndim} axes; little-endian bool, "
+            f"int, uint or float with at most {MAX_NDIM} axes can be sent"
+        )
+    address = tensor.__array_interface__["data"][0]
+    return safetensors.TensorSpec(
+        dtype=dtype, shape=tensor.shape, data_ptr=address, data_len=tensor.nbytes
+    )
 
 
 def unpack(raw: bytes) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:

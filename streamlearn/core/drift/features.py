@@ -26,6 +26,7 @@ from scipy.special import stdtrit
 
 from streamlearn.core.drift.error import Alarm
 from streamlearn.core.drift.mean_shift import DELTA, FULL, READY, RECENT, REFERENCE, mean_shift
+from streamlearn.core.grown import grown
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,12 +122,12 @@ class FeatureDetector:
     def _grow(self, n_columns: int) -> None:
         new = n_columns - self.n_columns
         if new > 0:
-            self._anchor = np.pad(self._anchor, (0, new), constant_values=np.nan)
-            self._open = np.pad(self._open, ((0, 0), (0, new)))
-            self._ring = np.pad(self._ring, ((0, 0), (0, 0), (0, new)))
-            self._reference = np.pad(self._reference, ((0, 0), (0, new)))
-            self._moves = np.pad(self._moves, ((0, 0), (0, new)))
-            self._scores = np.pad(self._scores, ((0, 0), (0, new)))
+            self._anchor = grown(self._anchor, new, fill=np.nan)
+            self._open = grown(self._open, 0, new)
+            self._ring = grown(self._ring, 0, 0, new)
+            self._reference = grown(self._reference, 0, new)
+            self._moves = grown(self._moves, 0, new)
+            self._scores = grown(self._scores, 0, new)
 
     def state(self) -> dict[str, NDArray[Any]]:
         """Everything needed to go on."""
