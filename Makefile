@@ -1,7 +1,7 @@
 # streamlearn: everything a person or CI does with a checkout.
 #
 #   make demo     see the whole loop work (sets the environment up first)
-#   make test     all tests, doctests included; those with a broker start their own. JOBS=2: side by side
+#   make test     all tests, doctests included; those with a broker start their own. JOBS=0: one by one
 #   make check    format, lint, types, import contracts
 #   make bench    throughput and latency, as ratios to a raw consumer
 #   make bench-learning  accuracy, cost and memory beside other people's learners (ARGS=--quick:
@@ -65,12 +65,12 @@ check: setup
 	$(BIN)/mypy --strict streamlearn
 	$(BIN)/lint-imports
 
-# JOBS=2: modules go to so many processes side by side, on one broker.
-# What compiles at its first run is compiled before, once, not in each process that a test starts.
-JOBS ?= 0
+# Modules go to JOBS processes side by side, on one broker. What compiles at its first run is compiled
+# before, once, not in each process that a test starts; Python's own bytecode, too, though the
+# environment may say that none is to be written.
+JOBS ?= 2
 test: setup
-	$(BIN)/python -c "from streamlearn.core.settings import LearnerSettings as Settings; \
-		from streamlearn.runtime.warm_up import warm_up; warm_up(Settings())"
+	env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m tests.warm
 	$(BIN)/pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 bench: setup
