@@ -48,7 +48,7 @@ class Experts:
     keep: NDArray[np.float64]  # (windows,) of view a's heads
     n_classes: int
     local: LocalReader
-    network: NetworkHead | None = None  # None: the stream has none
+    network: NetworkHead | None = None  # None: the stream has none, or it is at rest
     text: TextWeights | None = None  # None: the stream has no texts
     text_share: float = 0.0  # of `keep`
     vision: Vision | None = None  # None: the stream has no images
@@ -88,7 +88,7 @@ class Experts:
     def network_logits(
         self, features: NDArray[np.float32], images: Images
     ) -> NDArray[np.float32] | None:
-        """(n, C) logits of the adapted network for the next events; None where there is none."""
+        """(n, C) logits of the adapted network for the next events; None where nobody is asked."""
         if self.network is None:
             return None
         return self.network.logits(features, images, self.layout)
@@ -104,7 +104,7 @@ class Experts:
         `logs` (n, C) of texts: see `text_logs`; `network` (n, C): see `network_logits`.
         """
         n, c = len(features), self.n_classes
-        scores = np.empty((n, self.n_heads, c), np.float32)
+        scores = np.zeros((n, self.n_heads, c), np.float32)  # what heads at rest say
         flat = scores.reshape(n, self.n_heads * c)
         b_start, l_start = self.ridge_a.shape[1], self.ridge_a.shape[1] + self.ridge_b.shape[1]
         flat[:, :b_start] = features[:, self.layout.a] @ self.ridge_a
@@ -117,7 +117,7 @@ class Experts:
         flat[:, l_start:l_end] = logits.reshape(n, -1)
         self.local.write(features, self.layout, scores, l_end // c)
         if network is not None:
-            at = l_end // c + 2 * self.local.n_parts
+            at = l_end // c + 2 * len(self.local.parts)
             write_network_scores(network, self.labels, self.weights, at, scores)
         if logs is not None:
             write_text_scores(logs, self.weights, scores)

@@ -55,7 +55,7 @@ __all__ = ["LateOutcome", "LearnerState", "Outcome", "StreamLearner"]
 
 KEEP_EVENTS, KEEP_SHARE, KEEP_LONGEST = 256, 8, 2048  # labelled events between weighings of keep:
 # at least KEEP_EVENTS, then this part of the events so far, at most KEEP_LONGEST
-STATE_FORMAT = 3
+STATE_FORMAT = 4
 _UNSEEN = -2  # code of a label value that is no class yet
 
 
@@ -341,7 +341,9 @@ class StreamLearner:
             chosen = None if len(labelled) == len(codes) else labelled
             if chosen is not None:
                 texts = {n: [t[i] for i in chosen.tolist()] for n, t in texts.items()}
-            self._mixture.learn(tested, chosen, codes[labelled], texts, new_class=new_class)
+            drifts = self.drift.report.n_drifts
+            learned = tested, chosen, codes[labelled], texts
+            self._mixture.learn(*learned, new_class=new_class, n_drifts=drifts)
             self._mixture.offer_network(tested, images, labelled, codes)
             self._since_keep += len(labelled)
             n = self._mixture.n

@@ -6,7 +6,8 @@ In: features. Out: two heads' scores for each of the two, after the heads on vie
     forest/log, neighbours/log    log p / 2, above -8 / 2, for the mixtures whose scores add up
 
 They see what no sum of features does: thresholds behind thresholds, and small clouds. What they
-cost follows from counts of events, inputs and classes alone, and is bounded by settings.
+cost follows from counts of events, inputs and classes alone, and is bounded by settings. Where one
+brings nothing it rests (core/roster.py): its heads say 0, and it isn't in the stream's model.
 """
 
 from collections.abc import Mapping
@@ -20,45 +21,45 @@ from streamlearn.core.features import Layout
 from streamlearn.core.forest import Forest
 from streamlearn.core.growth import GrowingForest
 from streamlearn.core.neighbours import MOST_INPUTS, Neighbours, ring_size
+from streamlearn.core.roster import Roster
 from streamlearn.core.settings import LearnerSettings
 
 FIRST_STACK = (0.0, 0.5)  # of a pair of heads in the mixtures whose scores add up
 LOG_FLOOR, LOG_SCALE = -8.0, 0.5
 
 
-def local_heads(n_trees: int, n_neighbours: int) -> tuple[str, ...]:
-    """Names of the heads; what has no size has none."""
+def local_parts(n_trees: int, n_neighbours: int) -> tuple[str, ...]:
+    """Which of the two there are: what has no size isn't."""
     sizes = {"forest": n_trees, "neighbours": n_neighbours}
-    names = [name for name, size in sizes.items() if size]
-    return tuple(head for name in names for head in (name, f"{name}/log"))
+    return tuple(name for name, size in sizes.items() if size)
+
+
+def local_heads(n_trees: int, n_neighbours: int) -> tuple[str, ...]:
+    """Names of the heads, two of each part."""
+    parts = local_parts(n_trees, n_neighbours)
+    return tuple(head for name in parts for head in (name, f"{name}/log"))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LocalReader:
-    """What prediction needs of them; None where a stream has none."""
+    """What prediction needs of them, in the order of their heads; None where one is at rest."""
 
-    forest: Forest | None
-    neighbours: Neighbours | None
+    parts: tuple[Forest | Neighbours | None, ...]
 
     def write(
         self, features: NDArray[np.float32], layout: Layout, scores: NDArray[np.float32], at: int
     ) -> None:
-        """Fill the heads from `at` on of scores (n, K, C)."""
+        """Fill the heads from `at` on of scores (n, K, C), which are 0."""
         n_classes = scores.shape[2]
-        if not layout.n_inputs:  # texts alone, say: nothing to see, no opinion
-            scores[:, at : at + 2 * self.n_parts : 2] = 1.0 / n_classes
-            scores[:, at + 1 : at + 2 * self.n_parts : 2] = -LOG_SCALE * np.log(n_classes)
-            return
-        for part in (self.forest, self.neighbours):
-            if part is not None:
+        for part in self.parts:
+            if part is not None and layout.n_inputs:
                 p = part.predict(features, layout.z.start, n_classes)
                 scores[:, at] = p
                 scores[:, at + 1] = LOG_SCALE * np.maximum(np.log(p), LOG_FLOOR)
-                at += 2
-
-    @property
-    def n_parts(self) -> int:
-        return (self.forest is not None) + (self.neighbours is not None)
+            elif part is not None:  # texts alone, say: nothing to see, no opinion
+                scores[:, at] = 1.0 / n_classes
+                scores[:, at + 1] = -LOG_SCALE * np.log(n_classes)
+            at += 2
 
     @classmethod
     def of(
@@ -68,14 +69,18 @@ class LocalReader:
         n_classes: int,
         n_trees: int,
         n_neighbours: int,
+        awake: NDArray[np.bool_],
     ) -> "LocalReader":
-        """From a model's tensors. KeyError, ValueError where they don't fit."""
-        forest, neighbours = None, None
-        if n_trees and n_classes:
-            forest = Forest.of(tensors, n_trees, n_features(layout), n_classes)
-        if n_neighbours and n_classes:
-            neighbours = Neighbours.restore(tensors, n_compared(layout), n_classes)
-        return cls(forest, neighbours)
+        """From a model's tensors; `awake` (parts,). KeyError, ValueError where they don't fit."""
+        parts: list[Forest | Neighbours | None] = []
+        for name, is_awake in zip(local_parts(n_trees, n_neighbours), awake, strict=True):
+            if not (is_awake and n_classes):
+                parts.append(None)
+            elif name == "forest":
+                parts.append(Forest.of(tensors, n_trees, n_features(layout), n_classes))
+            else:
+                parts.append(Neighbours.restore(tensors, n_compared(layout), n_classes))
+        return cls(tuple(parts))
 
 
 class LocalHeads:
@@ -84,6 +89,7 @@ class LocalHeads:
     def __init__(self, settings: LearnerSettings, key: int) -> None:
         """`key` stands for (seed, stream): what trees draw follows from it."""
         self.names = local_heads(settings.trees, settings.neighbours)
+        self.parts = local_parts(settings.trees, settings.neighbours)
         self.forest = GrowingForest(settings.trees, key) if settings.trees else None
         self.neighbours: Neighbours | None = None
         self._most = settings.neighbours
@@ -91,9 +97,15 @@ class LocalHeads:
             nothing = np.zeros((0, 0), np.int8), np.zeros(0, np.int32)
             self.neighbours = Neighbours.of(*nothing).resized(0, ring_size(self._most, 0, 0), 0)
 
-    def reader(self) -> LocalReader:
+    def reader(self, roster: Roster) -> LocalReader:
         """Its arrays are the learner's own, and change in place."""
-        return LocalReader(None if self.forest is None else self.forest.forest, self.neighbours)
+        own = {
+            "forest": None if self.forest is None else self.forest.forest,
+            "neighbours": self.neighbours,
+        }
+        return LocalReader(
+            tuple(own[name] if roster.is_awake(name) else None for name in self.parts)
+        )
 
     def grow(self, old: Layout, layout: Layout, n_classes: int, n_events: int) -> None:
         """Room for more inputs and classes, after n_events labelled ones."""
@@ -110,13 +122,22 @@ class LocalHeads:
                 self.neighbours = self.neighbours.resized(n_events, size, d)
 
     def learn(
-        self, features: NDArray[np.float32], layout: Layout, codes: NDArray[np.int32], n: int
+        self,
+        features: NDArray[np.float32],
+        layout: Layout,
+        codes: NDArray[np.int32],
+        n: int,
+        roster: Roster,
     ) -> None:
-        """Learn events of classes `codes`, the first of which is the stream's labelled event n."""
+        """Learn events of classes `codes`, the first of which is the stream's labelled event n.
+
+        At rest trees don't grow. Events take their places in the ring all the same: that is
+        cheap, and without them the nearest would wake among strangers.
+        """
         start = layout.z.start
         if not layout.n_inputs:
             return
-        if self.forest is not None:
+        if self.forest is not None and roster.is_awake("forest"):
             self.forest.learn(features, start, n_features(layout), codes, n)
         if self.neighbours is not None:
             self._fit_ring(layout, n, n + len(codes))
@@ -128,10 +149,12 @@ class LocalHeads:
             for head in range(at + 1, at + len(self.names), 2):
                 scores[:, head, n_known:] = scores[:, head, :n_known].min(axis=1, keepdims=True)
 
-    def tensors(self) -> dict[str, NDArray[Any]]:
-        """Copies, for a model."""
-        forest = {} if self.forest is None else self.forest.forest.tensors()
-        return forest | ({} if self.neighbours is None else self.neighbours.tensors())
+    def tensors(self, roster: Roster) -> dict[str, NDArray[Any]]:
+        """Copies, for a model, of those that are awake."""
+        tensors: dict[str, NDArray[Any]] = {}
+        for part in self.reader(roster).parts:
+            tensors |= {} if part is None else part.tensors()
+        return tensors
 
     def state(self) -> dict[str, NDArray[Any]]:
         """Everything needed to go on; copies."""

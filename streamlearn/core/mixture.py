@@ -32,6 +32,7 @@ from streamlearn.core.local_heads import FIRST_STACK as FIRST_LOCAL
 from streamlearn.core.local_heads import LocalHeads, local_heads
 from streamlearn.core.network_expert import NetworkExpert
 from streamlearn.core.network_head import (
+    NETWORK,
     NETWORK_HEADS,
     NetworkHead,
     adapt_settings,
@@ -46,6 +47,7 @@ from streamlearn.core.network_spec import NetworkSpec
 from streamlearn.core.pool import STACK_SUM, Pool
 from streamlearn.core.rehearsal import Replay
 from streamlearn.core.ridge import EAGER_EVENTS, FLUSH_ROWS, RidgeView, roots_of, window_name
+from streamlearn.core.roster import CHEAP, DEAR, Roster
 from streamlearn.core.settings import LearnerSettings
 from streamlearn.core.softmax import learn_softmax
 from streamlearn.core.text import Texts
@@ -72,7 +74,7 @@ class Tested:
     mixed: NDArray[np.float64]  # (n, 3, C)
     served: NDArray[np.float32]  # (n, C)
     n_classes: int  # that were known
-    network: NDArray[np.float32] | None = None  # (n, C) logits
+    heads: tuple[str, ...]  # (K,) that were there
 
 
 def head_names(settings: LearnerSettings) -> tuple[str, ...]:
@@ -102,8 +104,11 @@ class Mixture:
         self.slow = self._draw_slow(0)
         self.scale = np.zeros((2, 0), np.float32)
         self.local = LocalHeads(settings, key)
-        self.pool = Pool(len(view_heads(settings)), len(settings.windows))
-        self.pool.grow(FIRST_LOCAL * (len(self.local.names) // 2))
+        at = len(view_heads(settings))
+        self.pool, self.roster = Pool(at, len(settings.windows)), Roster()
+        for name in self.local.parts:
+            self.roster.add(name, len(self.pool.likelihood), len(FIRST_LOCAL), CHEAP)
+            self.pool.grow(FIRST_LOCAL)
         self._decays = np.array(settings.label_decays, np.float64)
         self._rates = np.array(settings.softmax_rates, np.float32)
         self._pending: list[Pending] = []
@@ -142,7 +147,7 @@ class Mixture:
             serve=self.pool.serve(),
             keep=self.pool.keep,
             n_classes=0,
-            local=self.local.reader(),
+            local=self.local.reader(self.roster),
         )
 
     def test(self, rows: NDArray[np.float64], texts: Texts, images: Images) -> Tested:
@@ -154,11 +159,12 @@ class Mixture:
         if experts.n_classes == 0:
             n, k = len(rows), len(self.heads)
             empty = np.zeros((n, 0), np.float32)
-            return Tested(before, features, empty.reshape(n, k, 0), np.zeros((n, 3, 0)), empty, 0)
+            none = empty.reshape(n, k, 0), np.zeros((n, 3, 0)), empty
+            return Tested(before, features, *none, 0, self.heads)
         network = experts.network_logits(features, images)
         scores = experts.scores(features, experts.text_logs(texts), network)
         mixed, served = experts.mix(scores)
-        return Tested(before, features, scores, mixed, served, experts.n_classes, network)
+        return Tested(before, features, scores, mixed, served, experts.n_classes, self.heads)
 
     def keep(self, tested: Tested) -> NDArray[np.float32]:
         """(n, C) what `keep` says of a tested step, before it is learned."""
@@ -180,7 +186,7 @@ class Mixture:
         scores = experts.scores(features, experts.text_logs(texts), network)
         mixed, served = experts.mix(scores)
         before = experts.recent_means.copy()
-        return Tested(before, features, scores, mixed, served, n_known, network)
+        return Tested(before, features, scores, mixed, served, n_known, self.heads)
 
     def grow(self, n_inputs: int, recent: tuple[int, ...], n_classes: int, n_images: int) -> None:
         """Room for more inputs, classes and image columns; what was learned stays."""
@@ -212,7 +218,7 @@ class Mixture:
         experts.labels = grown(experts.labels, layout.n_classes - old.n_classes)
         self.counts = grown(self.counts, n_classes - experts.n_classes)
         self.local.grow(old, layout, n_classes, self.n)
-        experts.local = self.local.reader()
+        experts.local = self.local.reader(self.roster)
         experts.layout, experts.n_classes = layout, n_classes
         if self.network is not None:
             self.network.grow(self._network_spec(self.network.spec.kind), n_classes)
@@ -252,6 +258,7 @@ class Mixture:
         self.heads = (*self.heads[:at], *NETWORK_HEADS, *self.heads[at:])
         first = STACK_SUM / len(view_heads(self.settings))
         self.pool.grow((first,) * len(NETWORK_HEADS), at=at)
+        self.roster.add(NETWORK, at, len(NETWORK_HEADS), DEAR)
         self._draw_slow_again()
         self.experts.projections = project(self.slow, self.experts.layout, self.scale)
         self._take_pool()
@@ -263,7 +270,8 @@ class Mixture:
         self.slow = self._draw_slow(self.experts.layout.n_inputs, images=images)
 
     def _take_network(self) -> None:
-        if self.network is not None:
+        self.experts.network = None
+        if self.network is not None and self.roster.is_awake(NETWORK):
             network = self.network.network(part(self.slow.tensors, "network/"))
             self.experts.network = NetworkHead(network, self.scale[1])
 
@@ -296,7 +304,7 @@ class Mixture:
             grown(tested.mixed, 0, 0, more),
             grown(tested.served, 0, more),
             tested.n_classes,
-            tested.network,
+            self.heads,
         )
 
     def _scores_again(self, tested: Tested) -> NDArray[np.float32]:
@@ -310,7 +318,7 @@ class Mixture:
         n_classes = self.experts.n_classes
         if not n_known:
             return np.zeros((n, len(self.heads), n_classes), np.float32)
-        if self.network is not None and tested.network is None:
+        if self.network is not None and not set(NETWORK_HEADS) & set(tested.heads):
             scores = with_sleepers(scores, self.experts.weights, len(head_names(self.settings)))
         if scores.shape[1] < len(self.heads):  # texts are new: they had nothing to say
             scores = grown(scores, 0, len(TEXT_HEADS))
@@ -328,23 +336,29 @@ class Mixture:
         texts: Texts,
         *,
         new_class: bool,
+        n_drifts: int = 0,
     ) -> None:
-        """Learn the events `labelled` (None: all) of a tested step: classes `codes`, texts (m,)."""
+        """Learn the events `labelled` (None: all) of a tested step: classes `codes`, texts (m,).
+
+        `n_drifts`: of the stream so far.
+        """
         experts = self.experts
         features, scores, mixed = tested.features, tested.scores, tested.mixed
         if labelled is not None:
             features, scores, mixed = features[labelled], scores[labelled], mixed[labelled]
         if tested.n_classes:
+            self.roster.learn(scores, mixed, codes, experts.weights, experts.stack, experts.serve)
             self.pool.learn(scores, mixed, codes)
-            self._take_pool()
+        self._review(len(codes), n_drifts, new_class)
+        self._take_pool()
         if self.text is not None:
             if tested.n_classes:
                 self.text.weigh(experts.keep_numbers(scores), scores, codes)
             self.text.learn(texts, codes)
             self._take_text()
         learn_softmax(features, experts.layout.linear_start, codes, self._rates, experts.softmax)
-        self.local.learn(features, experts.layout, codes, self.n)
-        experts.local = self.local.reader()
+        self.local.learn(features, experts.layout, codes, self.n, self.roster)
+        experts.local = self.local.reader(self.roster)
         a = np.ascontiguousarray(features[:, experts.layout.a])
         b = np.ascontiguousarray(features[:, experts.layout.b])
         self._pending.append((a, b, codes))
@@ -356,6 +370,15 @@ class Mixture:
             if any(solved):
                 self._take_ridge_weights()
         move_labels(experts.labels, self._decays, codes)
+
+    def _review(self, n_events: int, n_drifts: int, new_class: bool) -> None:
+        """Who brings nothing falls asleep, whose time has come wakes: from the next step on."""
+        roster = self.roster
+        for at in roster.review(n_events, n_drifts, new_class=new_class):
+            move = self.pool.wake if roster.awake[at] else self.pool.rest
+            move(*roster.heads[at].tolist())
+            if roster.names[at] == NETWORK:
+                self._take_network()
 
     def network_blocks(self, tested: Tested) -> dict[str, NDArray[np.float32]]:
         """What is to be kept with each event for the network: what it reads of numbers."""
@@ -372,7 +395,7 @@ class Mixture:
         codes: NDArray[np.int32],
     ) -> None:
         """Let the network wait for more of the events `labelled`, of classes `codes` (n,)."""
-        if self.network is not None:
+        if self.network is not None and self.roster.is_awake(NETWORK):
             layout, scale = self.experts.layout, self.scale[1]
             x = read(self.network.spec, tested.features, images, layout, scale)[labelled]
             legible = ~np.isnan(x[:, 0])
@@ -457,13 +480,13 @@ class Mixture:
             "pool/serve": experts.serve.copy(),
             "pool/keep": experts.keep.copy(),
         }
-        if self.network is not None:
+        if self.network is not None and self.roster.is_awake(NETWORK):
             tensors |= self.network.tensors()
         softmax = experts.softmax.reshape(len(self._rates), c, experts.layout.n_linear)
         ridge = [weights for view in self.ridge for weights in view.weights]
         heads = view_heads(self.settings)
         tensors |= dict(zip(heads, [*ridge, *softmax.copy()], strict=True))
-        tensors |= self.local.tensors()
+        tensors |= self.local.tensors(self.roster)
         if self.text is not None:
             tensors |= self.text.tensors()
         return {name: tensor for name, tensor in tensors.items() if tensor.size}
@@ -490,6 +513,7 @@ class Mixture:
         width = layout.image_width
         meta["n_images"] = 0 if experts.vision is None else width // experts.vision.width
         meta["slow"] = self.slow.hash
+        meta["roster"] = self.roster.state()
         for name, view in zip("ab", self.ridge, strict=True):
             view_meta, view_arrays = view.state()
             meta["ridge"].append(view_meta)
@@ -549,7 +573,8 @@ class Mixture:
         if len(codes):
             self._pending = [(a, b, codes)]
         self.local.resume(part(arrays, "local/"), experts.layout, n_classes)
-        experts.local = self.local.reader()
+        self.roster.resume(meta["roster"])
+        experts.local = self.local.reader(self.roster)
         self._take_pool()
         self._take_ridge_weights()
         self._take_network()

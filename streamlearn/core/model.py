@@ -20,7 +20,9 @@ the same path and so with the same bits as the learner's own. Statistics that on
 | text/prior, text/n_texts, text/share | (C,) float32, (1,) int64, (1,) float64 | |
 
 Tensors without elements are left out, text/... where the stream has no texts, network where it
-has no adapted one. F, K: see features and experts; P: network_spec; R: core.text.
+has no adapted one. Where all weights in pool/... of a part's heads are 0 it is at rest, nobody asks
+it, and forest/..., neighbours/... or network is left out (core/roster.py).
+F, K: see features and experts; P: network_spec; R: core.text.
 """
 
 import hashlib
@@ -47,6 +49,7 @@ from streamlearn.core.network import Network
 from streamlearn.core.network_head import NETWORK_HEADS, NetworkHead, spec_of
 from streamlearn.core.preprocess import Inputs
 from streamlearn.core.records import Frame, Label
+from streamlearn.core.roster import asked
 from streamlearn.core.text import STOP_WORD_LISTS, Texts, TextWeights
 from streamlearn.core.text_head import TEXT_HEADS, texts_of
 from streamlearn.core.threads import one_thread
@@ -55,7 +58,7 @@ from streamlearn.errors import FormatError
 
 __all__ = ["MODEL_FORMAT", "Model", "SlowWeights"]
 
-MODEL_FORMAT = 3
+MODEL_FORMAT = 4
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -202,19 +205,26 @@ def _build(model: Model, inputs: Inputs) -> Experts:
         return stacked([get(name, (n_features, n_classes), np.float32) for name in names])
 
     sizes = int(settings["trees"]), int(settings["neighbours"])
-    n_heads = 2 * len(windows) + len(softmax_rates) + len(local_heads(*sizes))
+    first_local = 2 * len(windows) + len(softmax_rates)
+    n_heads = first_local + len(local_heads(*sizes))
     scale = get("input/scale", (2, d), np.float32)
-    network = None
+    network, network_at = None, n_heads
     if model.manifest["network"]:
         n_heads += len(NETWORK_HEADS)
+    if model.text_columns:
+        n_heads += len(TEXT_HEADS)
+    weights, stack = get("pool/weights", (n_heads,)), get("pool/stack", (2, n_heads))
+    has_weight = asked(weights, stack)
+    if model.manifest["network"] and has_weight[network_at]:
         seed, kind = settings["seed"], model.manifest["network"]
         spec = spec_of(kind, layout, seed=seed, classes=max(n_classes, 1))
         row = get("network", (spec.layout.width,), np.float32)
         slow = {f"{i}/w": model.slow.tensors[f"network/{i}/w"] for i in range(len(spec.layers))}
         network = NetworkHead(Network.of(spec, slow, row, n_classes), scale[1])
+    awake = has_weight[first_local:network_at:2]
+    local = LocalReader.of(tensors, layout, n_classes, *sizes, awake)
     text, share = None, 0.0
     if model.text_columns:
-        n_heads += len(TEXT_HEADS)
         share = float(get("text/share", (1,))[0])
     if model.text_columns and n_classes:
         get("text/prior", (n_classes,), np.float32)
@@ -236,12 +246,12 @@ def _build(model: Model, inputs: Inputs) -> Experts:
         ridge_a=ridge("a", layout.n_a),
         ridge_b=ridge("b", layout.n_b),
         softmax=np.concatenate(softmax),
-        weights=get("pool/weights", (n_heads,)),
-        stack=get("pool/stack", (2, n_heads)),
+        weights=weights,
+        stack=stack,
         serve=get("pool/serve", (3,)),
         keep=get("pool/keep", (len(windows),)),
         n_classes=n_classes,
-        local=LocalReader.of(tensors, layout, n_classes, *sizes),
+        local=local,
         network=network,
         text=text,
         text_share=share,

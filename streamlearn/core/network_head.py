@@ -24,7 +24,8 @@ from streamlearn.core.records import IMAGE_SIDE
 from streamlearn.core.settings import LearnerSettings
 from streamlearn.core.vision import Images
 
-NETWORK_HEADS = ("network",)
+NETWORK = "network"
+NETWORK_HEADS = (NETWORK,)
 NUMBERS_RATE = 0.5  # of settings.network_rate: elec2, noaa
 LABEL_GAIN = np.float32(GAIN / 4)  # an event's recent labels have squares of 1 to 4 in all
 

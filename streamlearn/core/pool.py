@@ -10,6 +10,7 @@ fourth step mixes them:
 
 M1 is the exponentially weighted forecaster (Littlestone, Warmuth 1994) with forgetting; M2 and M3
 may give heads weights that add up to more than one, or less than none.
+Heads at rest (core/roster.py) have a likelihood of -inf and weights of exactly 0.
 `keep` mixes view a's ridge heads by their likelihood on the reservoir, so it doesn't forget.
 """
 
@@ -46,11 +47,23 @@ class Pool:
         In M1 they begin as the least likely.
         """
         at = len(self.likelihood) if at is None else at
-        worst = np.full(len(stack), self.likelihood.min())
+        worst = np.full(len(stack), self._least_likely())
         self.likelihood = np.insert(self.likelihood, at, worst)
         more = np.tile(np.array(stack), (len(STACK_RATES), 1))
         parts = self.stack[:, :at], more, self.stack[:, at:]
         self.stack = np.concatenate(parts, axis=1)
+
+    def rest(self, first: int, last: int) -> None:
+        """Heads first..last have no weight in any mixture, exactly, until they wake."""
+        self.likelihood[first:last] = -np.inf
+        self.stack[:, first:last] = 0.0
+
+    def wake(self, first: int, last: int) -> None:
+        """They begin as the least likely, and without a weight in M2 and M3."""
+        self.likelihood[first:last] = self._least_likely()
+
+    def _least_likely(self) -> float:
+        return float(self.likelihood[self.likelihood > -np.inf].min())
 
     def weights(self) -> NDArray[np.float64]:
         """(K,) of the heads in M1."""
@@ -130,6 +143,8 @@ def mix_scores(
     n_heads, n_classes = scores.shape
     into[:] = 0.0
     for k in range(n_heads):
+        if weights[k] == 0.0:  # at rest
+            continue
         total = 0.0
         for c in range(n_classes):
             total += max(np.float64(scores[k, c]), CLIP)
@@ -177,6 +192,8 @@ def _learn(
         for i in range(first, last):
             code = codes[i]
             for k in range(n_heads):
+                if likelihood[k] == -np.inf:  # at rest
+                    continue
                 total = 0.0
                 for c in range(n_classes):
                     total += max(np.float64(scores[i, k, c]), CLIP)

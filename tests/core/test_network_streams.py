@@ -128,8 +128,10 @@ def test_images_bring_a_network_and_missing_ones_leave_it_asleep() -> None:
     named = tested.scores[:, head].argmax(axis=1)
     labels = np.array([learner.classes.index(label) for label in frame.labels()])
     assert (named == labels)[present].mean() > 0.9
-    assert np.isnan(tested.network[~present]).all()  # type: ignore[index]
-    weights = learner._mixture.experts.weights[:head]
+    experts = learner._mixture.experts
+    logits = experts.network_logits(tested.features, images)
+    assert logits is not None and np.isnan(logits[~present]).all()
+    weights = experts.weights[:head]
     others = np.maximum(tested.scores[:, :head].astype(np.float64), 0.01)  # pool.CLIP
     others = np.einsum("k,nkc->nc", weights, others / others.sum(axis=2, keepdims=True))
     others /= others.sum(axis=1, keepdims=True)
