@@ -59,6 +59,7 @@ class Method:
     compensate: CompensateSettings = OFF
     replay: bool = True
     follow_rate: bool = False
+    teacher: bool = False  # replayed events are held to what the average says, not to stored logits
 
 
 def methods(rate: float) -> list[Method]:
@@ -88,6 +89,7 @@ def methods(rate: float) -> list[Method]:
         Method(name="DER++, prior, proximal", adapt=pulled),
         Method(name="DER++, prior, rate follows", adapt=ours, follow_rate=True),
         Method(name="DER++, prior, average (default)", adapt=ours, compensate=average),
+        Method(name="average as teacher", adapt=ours, compensate=average, teacher=True),
         Method(name="DER++, prior, average, merge", adapt=ours, compensate=both),
     ]
 
@@ -226,6 +228,8 @@ class Run:
         for slot, buffer in enumerate(self.buffers):
             if self.method.replay:
                 buffer.draw(batch, slot)
+        if self.method.teacher:
+            self.ask_average(batch)
         if start and boundary.any():
             self.cross(batch, boundary, before)
         pull = None
@@ -258,6 +262,13 @@ class Run:
         self.usual = np.where(boundary, 0.5, 0.9 * self.usual + 0.1 * hits / n)
         self.age = np.where(boundary, 0.0, self.age + n)
         return boundary
+
+    def ask_average(self, batch: Batch) -> None:
+        """The replayed events' logits, by the average's weights, of classes that it has learned."""
+        learned = self.anchor.known.unsqueeze(1)
+        for x, stored in zip(batch.replay_x, batch.replay_logits, strict=True):
+            said = self.loop.logits(self.anchor.phi, x)
+            stored.copy_(torch.where(learned, said, torch.nan))
 
     def cross(self, batch: Batch, boundary: NDArray[np.bool_], before: Tensor) -> None:
         """What the method does at a boundary."""

@@ -36,6 +36,7 @@ from streamlearn.core.grown import grown
 from streamlearn.core.kept_images import MOST_ASKED, KeptImages, first_of_each
 from streamlearn.core.mixture import Mixture, Tested
 from streamlearn.core.model import MODEL_FORMAT, Model
+from streamlearn.core.network_expert import LOGITS
 from streamlearn.core.outcome import LateOutcome, LearnerState, Outcome
 from streamlearn.core.pending import PendingEvents, frame_of, served_by
 from streamlearn.core.preprocess import Input, Inputs, Standardiser
@@ -344,7 +345,7 @@ class StreamLearner:
             drifts = self.drift.report.n_drifts
             learned = tested, chosen, codes[labelled], texts
             self._mixture.learn(*learned, new_class=new_class, n_drifts=drifts)
-            self._mixture.offer_network(tested, images, labelled, codes)
+            self._mixture.offer_network(tested, images, labelled, codes, events)
             self._since_keep += len(labelled)
             n = self._mixture.n
             wait = min(max(KEEP_EVENTS, n // KEEP_SHARE), KEEP_LONGEST)
@@ -379,7 +380,7 @@ class StreamLearner:
                 request = self._mixture.network_request(n, replay, images, report)
             result = yield request
             with one_thread():
-                self._mixture.take_network(result)
+                self.rehearsal.remember(LOGITS, *self._mixture.take_network(result))
 
     def _outcome(self, base_version: int, steps: Sequence[_Step]) -> Outcome:
         n_classes = len(self._classes)

@@ -30,7 +30,7 @@ from streamlearn.core.features import (
 from streamlearn.core.grown import grown
 from streamlearn.core.local_heads import FIRST_STACK as FIRST_LOCAL
 from streamlearn.core.local_heads import LocalHeads, local_heads
-from streamlearn.core.network_expert import NetworkExpert
+from streamlearn.core.network_expert import LOGITS, NetworkExpert
 from streamlearn.core.network_head import (
     NETWORK,
     NETWORK_HEADS,
@@ -393,13 +393,15 @@ class Mixture:
         images: Images,
         labelled: NDArray[np.intp],
         codes: NDArray[np.int32],
+        events: NDArray[np.int64],
     ) -> None:
         """Let the network wait for more of the events `labelled`, of classes `codes` (n,)."""
         if self.network is not None and self.roster.is_awake(NETWORK):
             layout, scale = self.experts.layout, self.scale[1]
             x = read(self.network.spec, tested.features, images, layout, scale)[labelled]
             legible = ~np.isnan(x[:, 0])
-            self.network.offer(x[legible], codes[labelled][legible])
+            chosen = labelled[legible]
+            self.network.offer(x[legible], codes[chosen], events[chosen])
 
     def network_request(
         self, n: int, replay: Replay, images: Images, report: DriftReport
@@ -420,16 +422,17 @@ class Mixture:
             n,
             x[legible],
             replay.codes[legible],
-            part(self.slow.tensors, "network/"),
+            with_each.get(LOGITS, np.zeros((m, 0), np.float32))[legible],
             drift=report.score,
             n_drifts=report.n_drifts,
         )
 
-    def take_network(self, result: AdaptResult) -> None:
-        """Predict with what the inner loop made of a request."""
-        if self.network is not None:
-            self.network.take(result)
-            self._take_network()
+    def take_network(self, result: AdaptResult) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Predict with what the inner loop made of a request; its events and their logits now."""
+        assert self.network is not None
+        self.network.take(result)
+        self._take_network()
+        return self.network.said(part(self.slow.tensors, "network/"))
 
     def weigh_keep(
         self, rows: NDArray[np.float64], images: Images, codes: NDArray[np.int32]

@@ -94,6 +94,19 @@ class Rehearsal:
             said = [{name: column[i] for name, column in texts.items()} for i in rows.tolist()]
             self._companions[CLUSTERS].set(WORDS, taken.clusters[rows], packed(said))
 
+    def remember(self, name: str, events: NDArray[np.int64], values: NDArray[Any]) -> None:
+        """Values (n, ...) of events (n,), by their counts; of those that are not kept, none."""
+        if not len(events):
+            return
+        order = np.argsort(events, kind="stable")
+        for sample, kept in self._samples.items():
+            members = kept.members()
+            at = np.searchsorted(events, members.event, sorter=order)
+            row = order[np.minimum(at, len(order) - 1)]
+            found = np.flatnonzero(events[row] == members.event)
+            if len(found):
+                self._companions[sample].set(name, members.slots[found], values[row[found]])
+
     def _asked(self, codes: NDArray[np.int32], event: NDArray[np.int64]) -> NDArray[np.bool_]:
         """(n,) which events are held out: never a class's first ones, it may not have many."""
         more = 1 + int(codes.max(initial=-1)) - len(self.n_seen)

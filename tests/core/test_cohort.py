@@ -38,14 +38,14 @@ def asked(kind: str, inputs: int, key: int, n: int = 40) -> tuple[NetworkExpert,
     expert.grow(spec(kind, inputs), 3)
     codes = rng.integers(0, 3, n).astype(np.int32)
     x = (rng.normal(size=(n, expert.spec.inputs)) + codes[:, None]).astype(np.float32)
-    expert.offer(x, codes)
+    expert.offer(x, codes, np.arange(n))
     assert expert.due() == n
     replayed = np.tile(np.arange(n), SETTINGS.steps)
     request = expert.request(
         n,
         x[replayed],
         codes[replayed],
-        shared_layers(expert.spec),
+        np.zeros((len(replayed), 0), np.float32),
         drift=0.0,
         n_drifts=0,
     )
@@ -104,21 +104,25 @@ def test_an_expert_goes_on_to_the_bit_from_its_state(kind: str, inputs: int) -> 
     rng = np.random.default_rng(0)
     x = rng.normal(size=(50, expert.spec.inputs)).astype(np.float32)
     codes = rng.integers(0, 3, 50).astype(np.int32)
-    expert.offer(x[:20], codes[:20])
+    expert.offer(x[:20], codes[:20], 40 + np.arange(20))
     meta, arrays = expert.state()
     again = NetworkExpert.restore(meta, arrays, spec=expert.spec, key=3, settings=SETTINGS)
     results = []
     for one in (expert, again):
-        one.offer(x[20:], codes[20:])
+        one.offer(x[20:], codes[20:], 60 + np.arange(30))
         request = one.request(
             one.due(),
             x[:40].repeat(4, axis=0),
             codes[:40].repeat(4),
-            shared_layers(one.spec),
+            np.zeros((160, 0), np.float32),
             drift=0.5,
             n_drifts=0,
         )
         results.append(adapter().adapt([request])[0])
+        one.take(results[-1])
+        events, said = one.said(shared_layers(one.spec))
+        assert events.tolist() == list(range(40, 90))
+        np.testing.assert_array_equal(said, one.network(shared_layers(one.spec)).logits(x))
     assert same(*results)
     short = arrays | {"phi": arrays["phi"][1:]}
     with pytest.raises(ValueError, match="belongs"):

@@ -6,6 +6,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from streamlearn.core.adaptation import AdaptRequest
+from streamlearn.core.cohort import adapter_of
 from streamlearn.core.learner import StreamLearner
 from streamlearn.core.records import Frame, ImageColumn
 from streamlearn.core.settings import LearnerSettings
@@ -54,6 +56,27 @@ def test_a_subscriber_says_what_the_learner_says_bit_by_bit(frames: list[Frame])
         model = learner.model()
         held = apply(held, diff(held, model), model.slow)
         assert held.hash == model.hash
+
+
+def test_replayed_events_are_held_to_what_was_said_when_they_were_learned(
+    frames: list[Frame],
+) -> None:
+    learner, requests = StreamLearner("s", SETTINGS), list[AdaptRequest]()
+    inner = adapter_of(SETTINGS)
+    for frame in frames:
+        learning = learner.learning(frame)
+        try:
+            request = next(learning)
+            while True:
+                requests.append(request)
+                request = learning.send(inner.adapt([request])[0])
+        except StopIteration:
+            pass
+    stored = requests[-1].replay_logits
+    known = ~np.isnan(stored)
+    assert known.any(axis=2).mean() > 0.8  # the others are so new that they wait themselves
+    right = np.where(known, stored, -np.inf).argmax(axis=2) == requests[-1].replay_y
+    assert right[known.any(axis=2)].mean() > 0.5 > 1 / 3
 
 
 def test_its_state_goes_on_to_the_same_bits(frames: list[Frame]) -> None:

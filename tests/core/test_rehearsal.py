@@ -181,6 +181,21 @@ def test_set_companions_are_those_of_the_replayed() -> None:
     assert again.companions["logits"].shape == (6, 4)
 
 
+def test_what_is_remembered_later_goes_with_those_that_are_still_kept() -> None:
+    rehearsal, (x, codes) = Rehearsal(capacity=5, key=9), a_stream()
+    event = np.arange(300)
+    rehearsal.offer(x[:300], codes[:300], event, event * 0.5, SCALE)
+    backwards = event[:200][::-1]
+    rehearsal.remember("logits", backwards, backwards[:, None].astype(np.float32))
+    rehearsal.remember("logits", event[:0], np.zeros((0, 1), np.float32))
+    for name, sample in ((CLUSTERS, rehearsal.clusters), (UNIFORM, rehearsal.uniform)):
+        members = sample.members()
+        said = rehearsal.companions_of(name, members.slots)["logits"][:, 0]
+        expected = np.where(members.event < 200, members.event, np.nan)
+        assert 0 < np.isnan(said).sum() < len(said)
+        np.testing.assert_array_equal(said, expected)
+
+
 def test_companions_of_another_kind_are_refused() -> None:
     companions = Companions()
     companions.take(np.array([0]), {"logits": np.zeros((1, 2), np.float32)}, n_slots=3)
