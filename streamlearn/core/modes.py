@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from scipy.sparse.csgraph import connected_components
 from sklearn.cluster import HDBSCAN
 
+from streamlearn.core.contradiction import contradicted, filled
 from streamlearn.core.reservoir import Kept
 
 POINTS = 200  # that a class's centres are copied to
@@ -30,8 +31,6 @@ WIDER = 1.5
 STRAY = 2.0  # times the gap from every mode, and
 LIGHT = 0.02  # of a class's events at most: noise, or something new
 POOLED = 4.0  # events' weight of the class's mean variance in each centre's own
-NEIGHBOURS = 5  # centres of any class whose events are asked
-AGAINST = 1 / 3  # a centre's own class has less than that of the events around it: contradicted
 
 
 class Verdict(IntEnum):
@@ -66,8 +65,8 @@ def find_modes(
     if n_classes == 0:
         return Modes(mode, verdict, n_modes)
     scale = np.ones(kept.rows.shape[1]) if scale is None else scale
-    points = _filled(kept) * scale
-    verdict[_contradicted(points, kept)] = Verdict.CONTRADICTED
+    points = filled(kept) * scale
+    verdict[contradicted(points, kept)] = Verdict.CONTRADICTED
     for code in range(n_classes):
         own = np.flatnonzero((kept.codes == code) & (verdict == Verdict.TYPICAL))
         if len(own):
@@ -79,41 +78,6 @@ def find_modes(
             verdict[own[labels < 0]] = Verdict.STRAY
             n_modes[code] = labels.max(initial=-1) + 1
     return Modes(mode, verdict, n_modes)
-
-
-def _filled(kept: Kept) -> NDArray[np.float64]:
-    """Rows (k, d) with each class's weighted mean where a number is missing, else 0."""
-    rows = kept.rows.copy()
-    for code in np.unique(kept.codes):
-        own = kept.codes == code
-        known = ~np.isnan(rows[own])
-        weight = kept.weights[own, None] * known
-        total = np.where(known, rows[own], 0.0) * weight
-        mean = total.sum(axis=0) / np.maximum(weight.sum(axis=0), 1e-12)
-        rows[own] = np.where(known, rows[own], mean)
-    return rows
-
-
-def _distances(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(len(a), len(b)) Euclidean."""
-    squares = (a**2).sum(axis=1)[:, None] - 2 * a @ b.T + (b**2).sum(axis=1)
-    distances: NDArray[np.float64] = np.sqrt(np.maximum(squares, 0.0))
-    if a is b:
-        np.fill_diagonal(distances, 0.0)
-    return distances
-
-
-def _contradicted(points: NDArray[np.float64], kept: Kept) -> NDArray[np.bool_]:
-    """(k,) whether the events around a centre are mostly others'.
-
-    Events count by their share of their class, so that a rare class is not outvoted everywhere.
-    """
-    share = kept.weights / np.bincount(kept.codes, kept.weights)[kept.codes]
-    around = _distances(points, points).argsort(axis=1, kind="stable")[:, : NEIGHBOURS + 1]
-    same = kept.codes[around] == kept.codes[:, None]
-    own = (share[around] * same).sum(axis=1)
-    against: NDArray[np.bool_] = own < AGAINST * share[around].sum(axis=1)
-    return against
 
 
 def _separation(

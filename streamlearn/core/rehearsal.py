@@ -2,9 +2,10 @@
 
 In: a step's raw rows, class codes, event counts and times, the inputs' scale. Out: `kept()`, and
 `replay(n)`, from whichever of two samples recalls better: micro-clusters, which cover a class with
-few centres, or a uniform reservoir, which follows a class that moves. The samples themselves lie in
-`microclusters` and `reservoir`; here they stand side by side, with a slice of events that neither
-was offered (`recall`), by which `choose` decides between them.
+few centres, or a uniform reservoir, which follows a class that moves; and without what other
+classes' events contradict (`contradiction`), where it recalls more without. The samples themselves
+lie in `microclusters` and `reservoir`; here they stand side by side, with a slice of events that
+neither was offered (`recall`), by which `choose` decides.
 
 What a class has of all three is fixed, so memory grows with classes and inputs, never with events.
 """
@@ -17,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamlearn.core.companions import Companions, Values, packed
+from streamlearn.core.contradiction import contradicted, filled
 from streamlearn.core.grown import grown
 from streamlearn.core.microclusters import MicroClusters
 from streamlearn.core.recall import choose, hold_out, recall
@@ -28,6 +30,7 @@ WORDS = "words"  # companion of micro-clusters' members, see companions.packed
 HELD_PER_CLASS = 10  # held-out events that are asked for
 _HELD_KEY, _REPLAY_KEY = 0x5851F42D4C957F2D, 0x14057B7EF767814F  # apart from the reservoir's draws
 _HELD = "held"
+WHOLE, WITHOUT = "whole", "without"  # what is contradicted
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -58,6 +61,7 @@ class Rehearsal:
         self.trusted = CLUSTERS
         self.recalls: dict[str, float] = {}  # by sample, when last asked; NaN: nothing to ask
         self.n_seen: NDArray[np.int64] = np.zeros(0, np.int64)  # (C,) labelled events offered
+        self.left_out = dict.fromkeys((CLUSTERS, UNIFORM), np.zeros(0, np.int64))  # slots, sorted
         self._companions = {CLUSTERS: Companions(), UNIFORM: Companions()}
 
     def offer(
@@ -130,13 +134,23 @@ class Rehearsal:
             self.trusted = UNIFORM
             return
         held = self.held.kept()
-        samples = self._samples.items()
-        self.recalls = {name: recall(sample.kept(), held, scale) for name, sample in samples}
+        for name, sample in self._samples.items():
+            kept = sample.kept()
+            whole, chosen = recall(kept, held, scale), believed(kept, scale)
+            rest = recall(kept.rows_at(chosen), held, scale)
+            before = WITHOUT if len(self.left_out[name]) else WHOLE
+            better = choose({WHOLE: whole, WITHOUT: rest}, trusted=before)
+            out = ~chosen if better == WITHOUT else np.zeros_like(chosen)
+            self.left_out[name] = kept.slots[out]
+            self.recalls[name] = rest if better == WITHOUT else whole
         self.trusted = choose(self.recalls, trusted=self.trusted)
 
-    def kept(self) -> Kept:
-        """All of the trusted sample: centres with counts, or events."""
-        return self._samples[self.trusted].kept()
+    def kept(self, *, members: bool = False) -> Kept:
+        """What is believed of the trusted sample: centres with counts, or events."""
+        sample = self._samples[self.trusted]
+        kept = sample.members() if members else sample.kept()
+        out = self.left_out[self.trusted]
+        return kept.rows_at(~np.isin(kept.slots, out)) if len(out) else kept
 
     def events(self) -> list[int]:
         """All that are kept in any sample, or held out, by event count."""
@@ -151,11 +165,10 @@ class Rehearsal:
         event count: with the stream's key it is all that decides the draw. `members`: events
         instead of centres, for values that go with an event (logits, pixels).
         """
-        sample = self._samples[self.trusted]
-        kept = sample.members() if members else sample.kept()
+        kept = self.kept(members=members)
         chosen = draw(kept, n, *draws(self.key ^ _REPLAY_KEY, 2 * draw_key + np.arange(2)))
         slots = kept.slots[chosen]
-        sample.note_replayed(slots)
+        self._samples[self.trusted].note_replayed(slots)
         return Replay(
             rows=kept.rows[chosen],
             codes=kept.codes[chosen],
@@ -184,6 +197,7 @@ class Rehearsal:
         for name, sample in {**self._samples, _HELD: self.held}.items():
             meta[name], own = sample.state()
             if name != _HELD:
+                own["left_out"] = self.left_out[name].copy()
                 of = self._companions[name].of(sample.kept().slots)
                 own |= {f"with/{key}": values for key, values in of.items()}
             arrays |= {f"{name}/{key}": array for key, array in own.items()}
@@ -198,6 +212,8 @@ class Rehearsal:
             rehearsal.uniform = UniformReservoir.restore(meta[UNIFORM], _part(arrays, UNIFORM))
             rehearsal.held = UniformReservoir.restore(meta[_HELD], _part(arrays, _HELD))
             rehearsal.n_seen = np.array(arrays["n_seen"], np.int64)
+            for name in rehearsal.left_out:
+                rehearsal.left_out[name] = np.array(arrays[f"{name}/left_out"], np.int64)
             nan = float("nan")
             recalls = dict(meta["recalls"])
             rehearsal.recalls = {n: nan if r is None else float(r) for n, r in recalls.items()}
@@ -210,6 +226,15 @@ class Rehearsal:
             values = _part(_part(arrays, name), "with")
             rehearsal._companions[name] = Companions.restore(sample.kept().slots, values)
         return rehearsal
+
+
+def believed(kept: Kept, scale: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """(k,) which rows of `kept` are not contradicted; all of a class where all are."""
+    width = min(kept.rows.shape[1], len(scale))
+    points = filled(kept)[:, :width] * scale[:width]
+    against = contradicted(points, kept)
+    whole = np.bincount(kept.codes) == np.bincount(kept.codes, against)
+    return np.asarray(~against | whole[kept.codes])
 
 
 def draw(kept: Kept, n: int, turn: float, start: float) -> NDArray[np.int64]:

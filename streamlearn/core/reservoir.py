@@ -37,6 +37,17 @@ class Kept:
     event_time_s: NDArray[np.float64]  # (m,) seconds since the epoch
     slots: NDArray[np.int64]  # (m,) where each lies: class * capacity + position
 
+    def rows_at(self, chosen: NDArray[np.bool_]) -> "Kept":
+        """Those of `chosen` (m,) alone."""
+        return Kept(
+            rows=self.rows[chosen],
+            codes=self.codes[chosen],
+            weights=self.weights[chosen],
+            event=self.event[chosen],
+            event_time_s=self.event_time_s[chosen],
+            slots=self.slots[chosen],
+        )
+
 
 class Representatives(Protocol):
     """A stream's sample of events: uniform here, clustered elsewhere."""

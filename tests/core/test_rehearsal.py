@@ -8,8 +8,9 @@ import pytest
 from numpy.typing import NDArray
 
 from streamlearn.core.companions import Companions
+from streamlearn.core.contradiction import contradicted
 from streamlearn.core.microclusters import MicroClusters
-from streamlearn.core.rehearsal import CLUSTERS, UNIFORM, Rehearsal, draw
+from streamlearn.core.rehearsal import CLUSTERS, UNIFORM, Rehearsal, believed, draw
 from streamlearn.core.reservoir import Kept, stream_key
 from streamlearn.errors import StateError
 
@@ -160,6 +161,43 @@ def test_the_sample_that_recalls_better_is_trusted() -> None:
     assert rehearsal.trusted == best
     kept = rehearsal.uniform.kept() if best == UNIFORM else rehearsal.clusters.kept()
     np.testing.assert_array_equal(rehearsal.kept().rows, kept.rows)
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.2])
+def test_what_other_classes_contradict_is_not_replayed(noise: float) -> None:
+    """A fifth of the labels is wrong: at 20 a class, most slots go to these."""
+    rng = np.random.default_rng(4)
+    right = rng.integers(0, 4, 4000).astype(np.int32)
+    x = rng.normal(size=(4000, 6)) + 6 * np.eye(4, 6)[right]
+    wrong = rng.random(4000) < noise
+    codes = np.where(wrong, rng.integers(0, 4, 4000), right).astype(np.int32)
+    rehearsal = Rehearsal(capacity=20, key=5)
+    event = np.arange(4000)
+    rehearsal.offer(x, codes, event, event * 1.0, np.ones(6))
+    shares = []
+    for _ in range(2):
+        replay = rehearsal.replay(400, 1, members=True)
+        assert np.unique(replay.codes).tolist() == [0, 1, 2, 3]
+        shares.append(float((replay.codes != right[replay.event]).mean()))
+        rehearsal.choose(np.ones(6))
+    if noise:
+        assert shares[0] > 0.1 and shares[1] < 0.02
+        assert len(rehearsal.kept().codes) < len(rehearsal.clusters.kept().codes)
+        again = Rehearsal.restore(*rehearsal.state())
+        assert again.replay(9, 7).slots.tolist() == rehearsal.replay(9, 7).slots.tolist()
+    else:
+        assert not len(rehearsal.left_out[CLUSTERS])
+
+
+def test_a_class_of_nothing_but_contradicted_rows_stays() -> None:
+    rows = np.array([[0.0], [0.1], [0.2], [0.3], [5.0], [5.1], [5.2], [5.3], [0.15]])
+    codes = np.array([0, 0, 0, 0, 1, 1, 1, 1, 2], np.int32)
+    n = np.arange(9)
+    kept = Kept(rows, codes, np.array([9.0] * 8 + [1.0]), n, n * 1.0, n)
+    against = contradicted(rows, kept)
+    assert against.tolist() == [False] * 9  # shares of a class count, so the rare one is heard
+    kept = Kept(rows, codes, np.ones(9), n, n * 1.0, n)
+    assert believed(kept, np.ones(1)).all()
 
 
 def test_without_events_there_is_nothing_to_replay() -> None:
