@@ -89,6 +89,15 @@ def view_heads(settings: LearnerSettings) -> tuple[str, ...]:
     return (*names, *(f"softmax/{rate:g}" for rate in settings.softmax_rates))
 
 
+def resting_heads(settings: LearnerSettings) -> tuple[str, ...]:
+    """Ridge heads that needn't be solved where they bring nothing: view b's, but for the longest.
+
+    `keep` is a mixture of view a's.
+    """
+    shorter = sorted(settings.windows)[:-1]
+    return tuple(f"ridge/b/{window_name(w)}" for w in settings.windows if w in shorter)
+
+
 class Mixture:
     """All heads of one stream and their pool, learning."""
 
@@ -106,12 +115,15 @@ class Mixture:
         self.local = LocalHeads(settings, key)
         at = len(view_heads(settings))
         self.pool, self.roster = Pool(at, len(settings.windows)), Roster()
+        for head in resting_heads(settings):
+            self.roster.add(head, self.heads.index(head), 1, CHEAP)
         for name in self.local.parts:
             self.roster.add(name, len(self.pool.likelihood), len(FIRST_LOCAL), CHEAP)
             self.pool.grow(FIRST_LOCAL)
         self._decays = np.array(settings.label_decays, np.float64)
         self._rates = np.array(settings.softmax_rates, np.float32)
         self._pending: list[Pending] = []
+        self._take_resting()
         self.experts = self._first_experts()
         self.ridge = tuple(
             RidgeView(settings.windows, n)
@@ -366,19 +378,29 @@ class Mixture:
         waiting = sum(len(rows[2]) for rows in self._pending)
         if waiting >= FLUSH_ROWS or self.n <= EAGER_EVENTS or new_class:
             self._flush()
-            solved = [view.solve_due(every_window=new_class) for view in self.ridge]
+            solved = [
+                view.solve_due(resting, every_window=new_class)
+                for resting, view in zip(self._resting_windows, self.ridge, strict=True)
+            ]
             if any(solved):
                 self._take_ridge_weights()
         move_labels(experts.labels, self._decays, codes)
 
     def _review(self, n_events: int, n_drifts: int, new_class: bool) -> None:
         """Who brings nothing falls asleep, whose time has come wakes: from the next step on."""
-        roster = self.roster
-        for at in roster.review(n_events, n_drifts, new_class=new_class):
-            move = self.pool.wake if roster.awake[at] else self.pool.rest
-            move(*roster.heads[at].tolist())
-            if roster.names[at] == NETWORK:
+        for part in self.roster.review(n_events, n_drifts, new_class=new_class):
+            move = self.pool.wake if part.awake else self.pool.rest
+            move(part.first, part.last)
+            if part.name == NETWORK:
                 self._take_network()
+            self._take_resting()
+
+    def _take_resting(self) -> None:
+        names = [window_name(window) for window in self.settings.windows]
+        self._resting_windows = [
+            {k for k, name in enumerate(names) if self.roster.is_resting(f"ridge/{view}/{name}")}
+            for view in "ab"
+        ]
 
     def network_blocks(self, tested: Tested) -> dict[str, NDArray[np.float32]]:
         """What is to be kept with each event for the network: what it reads of numbers."""
@@ -577,6 +599,7 @@ class Mixture:
             self._pending = [(a, b, codes)]
         self.local.resume(part(arrays, "local/"), experts.layout, n_classes)
         self.roster.resume(meta["roster"])
+        self._take_resting()
         experts.local = self.local.reader(self.roster)
         self._take_pool()
         self._take_ridge_weights()

@@ -205,6 +205,8 @@ def _learn(
                 stack_scores(scores[i], stack[j], p)
                 p[code] -= 1.0
                 for k in range(n_heads):
+                    if likelihood[k] == -np.inf:
+                        continue
                     for c in range(n_classes):
                         gradient[j, k] += p[c] * scores[i, k, c]
         for j in range(stack.shape[0]):

@@ -134,6 +134,8 @@ class Frame:
 
     def rows(self, start: int, stop: int) -> "Frame":
         """Events start..stop as a frame of their own (views, no copies)."""
+        if start == 0 and stop >= len(self):
+            return self
         cut = slice(start, stop)
         return replace(
             self,

@@ -12,13 +12,14 @@ G is symmetric and lies in LAPACK's rectangular full packed format (Gustavson, W
 Dongarra, Langou 2010, ACM TOMS 37): half the memory at the speed of full storage, float32.
 """
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from functools import lru_cache
 from typing import Any
 
+import numba
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import blas, lapack
+from scipy.linalg import lapack
 
 FLUSH_ROWS = 16  # pending rows before the statistics move
 EAGER_EVENTS = 64  # a stream's first events move them at once
@@ -124,26 +125,28 @@ class RidgeView:
         """One product for all windows: within a block, all rows get their mean weight."""
         m, n_features = rows.shape
         gram = lapack.ssfrk(n_features, m, 1.0, rows.T, 0.0, product, overwrite_c=1)
-        cross = rows.T @ targets
+        cross = (rows.T @ targets).reshape(-1)
         for k, window in enumerate(self.windows):
             left = (1.0 - 1.0 / window) ** m
             # mean of g^age over the block: sum (1 - g^m) / (1 - g), over m
             weight = (1.0 - left) * window / m if left < 1.0 else 1.0
-            if left < 1.0:
-                blas.sscal(left, self.grams[k])
-                self.cross[k] *= np.float32(left)
-            blas.saxpy(gram, self.grams[k], a=weight)
-            self.cross[k] += cross * np.float32(weight)
+            _fade(self.grams[k], left, gram, weight)
+            _fade(self.cross[k].reshape(-1), left, cross, weight)
             self.since[k] += m
 
-    def solve_due(self, *, every_window: bool = False) -> bool:
-        """Solve the windows whose turn it is, by counts alone. True if any weights changed."""
+    def solve_due(self, resting: Container[int] = (), *, every_window: bool = False) -> bool:
+        """Solve the windows whose turn it is, by counts alone. True if any weights changed.
+
+        Not those of the numbers `resting`: their statistics move on, their weights don't.
+        """
         solved = False
         n_features = len(self.cross[0])
         is_large = n_features > LARGE
         least = max(SOLVE_EVENTS, n_features // LARGE_SHARE) if is_large else SOLVE_EVENTS
         eager = self.n <= (SOLVE_EVENTS if is_large else EAGER_EVENTS)
         for k, window in enumerate(self.windows):
+            if k in resting:
+                continue
             wait = max(least, min(self.n, window) / SOLVE_SHARE)
             if every_window or eager or self.since[k] >= wait:
                 rho = 2.0 if window <= 100 else 1.0
@@ -176,6 +179,14 @@ class RidgeView:
                 raise ValueError(f"weights/{name} {weights.shape}, not {self.weights[k].shape}")
             weights.flags.writeable = False
             self.weights[k] = weights
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract"})
+def _fade(into: NDArray[np.float32], left: float, more: NDArray[np.float32], weight: float) -> None:
+    """Into becomes left * into + weight * more, in one pass: memory is what a block waits for."""
+    keep, add = np.float32(left), np.float32(weight)
+    for j in range(len(into)):
+        into[j] = keep * into[j] + add * more[j]
 
 
 def _solve(

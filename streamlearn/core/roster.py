@@ -22,6 +22,7 @@ Gain in nats, and the accuracy that the same heads lose when pooled without the 
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numba
@@ -34,8 +35,6 @@ WINDOW = 2048.0  # labelled events, of the mean
 FIRST_REST, LONGEST_REST = 2048, 32768  # labelled events
 FLOOR = 1e-6  # of a probability
 _KEEP = 1.0 - 1.0 / WINDOW
-_PLAN = ("since", "trial", "rest", "left")  # labelled events: since it woke, that it stays awake at
-# least, of its next rest, of this rest that are left
 
 
 class Terms(NamedTuple):
@@ -51,31 +50,54 @@ CHEAP = Terms(0.001, 4096, 1024, 1 / 8)  # .002 and .003 nats lose .001 on nyc_f
 DEAR = Terms(0.005, 2048, 512, 1 / 64)  # costs five times what all the others cost, or more
 
 
+@dataclass(slots=True)
+class Part:
+    """What is known of one; all but `tally` in labelled events."""
+
+    name: str
+    first: int  # of its heads
+    last: int  # after them
+    terms: Terms
+    trial: int  # that it stays awake, at least
+    awake: bool = True
+    since: int = 0  # it woke
+    rest: int = FIRST_REST  # of its next rest
+    left: int = 0  # of this one
+
+
+_STATE = ("trial", "awake", "since", "rest", "left")
+
+
 class Roster:
     """Who is awake, in fixed memory for given parts."""
 
-    __slots__ = ("awake", "heads", "n_drifts", "names", "plan", "tally", "terms")
+    __slots__ = ("_awake", "_heads", "n_drifts", "parts", "tally")
 
     def __init__(self) -> None:
-        self.names: tuple[str, ...] = ()
-        self.terms: tuple[Terms, ...] = ()
-        self.heads: NDArray[np.int64] = np.zeros((0, 2), np.int64)  # (m, 2) first and after last
-        self.awake: NDArray[np.bool_] = np.zeros(0, np.bool_)  # (m,)
-        self.tally: NDArray[np.float64] = np.zeros((0, 2))  # (m, 2) discounted gain, and events
-        self.plan: NDArray[np.int64] = np.zeros((0, len(_PLAN)), np.int64)  # (m, 4)
+        self.parts: list[Part] = []
         self.n_drifts = 0
+        self.tally: NDArray[np.float64] = np.zeros((0, 2))  # (m, 2) discounted gain, and events
+        self._heads: NDArray[np.int64] = np.zeros((0, 2), np.int64)  # (m, 2) first, last
+        self._awake: NDArray[np.bool_] = np.zeros(0, np.bool_)
 
     def add(self, name: str, first: int, n_heads: int, terms: Terms) -> None:
         """A part of heads `first` and after; its first trial begins."""
-        self.names, self.terms = (*self.names, name), (*self.terms, terms)
-        self.heads = np.concatenate([self.heads, [[first, first + n_heads]]])
-        self.awake = np.append(self.awake, True)
+        self.parts.append(Part(name, first, first + n_heads, terms, terms.trial))
         self.tally = np.concatenate([self.tally, np.zeros((1, 2))])
-        self.plan = np.concatenate([self.plan, [[0, terms.trial, FIRST_REST, 0]]])
+        self._take()
+
+    def _take(self) -> None:
+        heads = [(part.first, part.last) for part in self.parts]
+        self._heads = np.array(heads, np.int64).reshape(-1, 2)
+        self._awake = np.array([part.awake for part in self.parts], np.bool_)
 
     def is_awake(self, name: str) -> bool:
         """Whether a part is to be asked and taught; one that nobody added isn't."""
-        return name in self.names and bool(self.awake[self.names.index(name)])
+        return any(part.awake for part in self.parts if part.name == name)
+
+    def is_resting(self, name: str) -> bool:
+        """Whether it is a part, and at rest."""
+        return any(not part.awake for part in self.parts if part.name == name)
 
     def learn(
         self,
@@ -88,55 +110,58 @@ class Roster:
     ) -> None:
         """What each part brought to events of classes `codes` (n,), that were served by these."""
         given = scores, mixed, codes, weights, stack, serve
-        _tally(*given, self.heads, self.awake, self.tally)
+        _tally(*given, self._heads, self._awake, self.tally)
 
-    def review(self, n_events: int, n_drifts: int, *, new_class: bool) -> tuple[int, ...]:
-        """Who is to fall asleep or wake after n_events more labelled ones: parts, by number."""
-        self.plan[:, 0] += n_events
-        self.plan[~self.awake, 3] -= n_events
-        if n_drifts != self.n_drifts or new_class:
-            self.n_drifts = n_drifts
-            self.plan[:] = [(0, terms.trial, FIRST_REST, 0) for terms in self.terms]
-        moved = np.flatnonzero(~self.awake & (self.plan[:, 3] <= 0))
-        for at in moved.tolist():
-            self._wake(at)
-        tried = self.awake & (self.plan[:, 0] >= self.plan[:, 1])
-        gain = self.tally[:, 0] / np.maximum(self.tally[:, 1], 1.0)
-        useless = tried & (gain < [terms.least_gain for terms in self.terms])
-        self.plan[tried & ~useless, 2] = FIRST_REST
-        if useless.any():  # one at a time: of two that say the same, each seems to bring nothing
-            worst = int(np.where(useless, gain, np.inf).argmin())
-            self._rest(worst)
-            moved = np.append(moved, worst)
-        return tuple(moved.tolist())
+    def review(self, n_events: int, n_drifts: int, *, new_class: bool) -> list[Part]:
+        """Who has fallen asleep or woken, after n_events more labelled ones."""
+        again, moved = n_drifts != self.n_drifts or new_class, []
+        self.n_drifts = n_drifts
+        useless: list[tuple[float, int]] = []
+        for at, part in enumerate(self.parts):
+            part.since += n_events
+            part.left -= n_events
+            if again:
+                part.trial, part.since = part.terms.trial, 0
+                part.rest, part.left = FIRST_REST, 0
+            if not part.awake and part.left <= 0:
+                part.awake, part.since, self.tally[at] = True, 0, 0.0
+                moved.append(part)
+            elif part.awake and part.since >= part.trial:
+                gain, n = self.tally[at].tolist()
+                if gain < part.terms.least_gain * n:
+                    useless.append((gain / n, at))
+                else:
+                    part.rest = FIRST_REST
+        if useless:  # one at a time: of two that say the same, each seems to bring nothing
+            moved.append(self._put_to_rest(min(useless)[1]))
+        if moved:
+            self._take()
+        return moved
 
-    def _wake(self, at: int) -> None:
-        self.awake[at], self.plan[at, 0], self.tally[at] = True, 0, 0.0
-
-    def _rest(self, at: int) -> None:
-        rest, terms = int(self.plan[at, 2]), self.terms[at]
-        self.awake[at] = False
-        audition = max(terms.audition, int(rest * terms.share))
-        self.plan[at] = 0, audition, min(2 * rest, LONGEST_REST), rest
-        for other in np.flatnonzero(self.awake).tolist():  # they are judged anew, without it
-            until = int(self.plan[other, 0]) + self.terms[other].audition
-            self.plan[other, 1] = max(int(self.plan[other, 1]), until)
-            self.tally[other] = 0.0
+    def _put_to_rest(self, at: int) -> Part:
+        part = self.parts[at]
+        part.awake, part.left = False, part.rest
+        part.trial = max(part.terms.audition, int(part.rest * part.terms.share))
+        part.rest = min(2 * part.rest, LONGEST_REST)
+        for other, tally in zip(self.parts, self.tally, strict=True):
+            if other.awake:  # they are judged anew, without it
+                other.trial = max(other.trial, other.since + other.terms.audition)
+                tally[:] = 0.0
+        return part
 
     def state(self) -> dict[str, Any]:
         """Everything needed to go on, JSON-able."""
-        arrays = {name: getattr(self, name).tolist() for name in ("awake", "tally", "plan")}
-        return {**arrays, "n_drifts": self.n_drifts}
+        parts = [[getattr(part, name) for name in _STATE] for part in self.parts]
+        return {"parts": parts, "tally": self.tally.tolist(), "n_drifts": self.n_drifts}
 
     def resume(self, meta: Mapping[str, Any]) -> None:
         """Go on from what `state` gave, with the same parts. KeyError, ValueError if not."""
-        for name in ("awake", "tally", "plan"):
-            like = getattr(self, name)
-            array = np.array(meta[name], like.dtype).reshape(len(meta[name]), *like.shape[1:])
-            if array.shape != like.shape:
-                raise ValueError(f"a roster's {name} is {array.shape}, for parts {self.names}")
-            like[...] = array
+        for part, values in zip(self.parts, meta["parts"], strict=True):
+            for name, value in zip(_STATE, values, strict=True):
+                setattr(part, name, bool(value) if name == "awake" else int(value))
+        self.tally = np.array(meta["tally"], np.float64).reshape(len(self.parts), 2)
         self.n_drifts = int(meta["n_drifts"])
+        self._take()
 
 
 def asked(weights: NDArray[np.float64], stack: NDArray[np.float64]) -> NDArray[np.bool_]:

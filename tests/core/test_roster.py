@@ -19,6 +19,7 @@ from streamlearn.core.roster import (
     FIRST_REST,
     LONGEST_REST,
     WINDOW,
+    Part,
     Roster,
     Terms,
     asked,
@@ -107,13 +108,11 @@ def test_heads_at_rest_have_no_weight_and_wake_unnoticed(served: Served) -> None
 
 
 def rests(roster: Roster, n_events: int, *, gain: float = 0.0) -> list[tuple[int, bool]]:
-    """Part 0's moves, while it brings `gain` an event: when, and whether it is awake then."""
+    """When a roster's one part moves, bringing `gain` an event, and whether it is awake then."""
     moves = []
     for at in range(64, n_events + 64, 64):
         roster.tally[:] = 64 * gain, 64
-        for part in roster.review(64, 0, new_class=False):
-            if part == 0:
-                moves.append((at, bool(roster.awake[0])))
+        moves += [(at, part.awake) for part in roster.review(64, 0, new_class=False)]
     return moves
 
 
@@ -135,7 +134,11 @@ def test_a_part_that_brings_something_stays_and_starts_anew() -> None:
     assert rests(roster, 50_000, gain=CHEAP.least_gain) == []
     assert rests(roster, 20_000)[:2] == [(64, False), (64 + FIRST_REST, True)]
     assert rests(roster, 20_000, gain=1.0)[1:] == []
-    assert roster.plan[0].tolist()[2] == FIRST_REST  # after the audition that it passed
+    assert roster.parts[0].rest == FIRST_REST  # after the audition that it passed
+
+
+def named(parts: list[Part]) -> list[str]:
+    return [part.name for part in parts]
 
 
 def test_of_two_parts_one_rests_first_and_the_other_is_judged_without_it() -> None:
@@ -143,11 +146,12 @@ def test_of_two_parts_one_rests_first_and_the_other_is_judged_without_it() -> No
     roster.add("a", 8, 2, CHEAP)
     roster.add("b", 10, 2, CHEAP)
     roster.tally[:] = [(-1.0, 64), (-2.0, 64)]
-    assert roster.review(CHEAP.trial, 0, new_class=False) == (1,)
-    assert roster.awake.tolist() == [True, False]
-    assert roster.review(CHEAP.audition - 1, 0, new_class=False) == ()
+    assert named(roster.review(CHEAP.trial, 0, new_class=False)) == ["b"]
+    assert roster.is_awake("a") and roster.is_resting("b") and not roster.is_awake("b")
+    assert roster.review(CHEAP.audition - 1, 0, new_class=False) == []
     assert roster.tally[0].tolist() == [0.0, 0.0]
-    assert roster.review(1, 0, new_class=False) == (0,)
+    roster.tally[0] = -1.0, 64
+    assert named(roster.review(1, 0, new_class=False)) == ["a"]
 
 
 @pytest.mark.parametrize(("n_drifts", "new_class"), [(1, False), (0, True)])
@@ -156,10 +160,12 @@ def test_a_drift_or_a_new_class_wakes_all_for_a_trial(n_drifts: int, new_class: 
     for name in PARTS:
         roster.add(name, 8, 2, CHEAP)
     for n_events in (CHEAP.trial, CHEAP.audition):
+        roster.tally[:] = 0.0, 64
         roster.review(n_events, 0, new_class=False)
-    assert not roster.awake.any()
-    assert roster.review(1, n_drifts, new_class=new_class) == (0, 1)
-    assert roster.review(CHEAP.trial - 1, n_drifts, new_class=False) == ()
+    assert all(roster.is_resting(name) for name in PARTS)
+    assert named(roster.review(1, n_drifts, new_class=new_class)) == list(PARTS)
+    roster.tally[:] = 0.0, 64
+    assert roster.review(CHEAP.trial - 1, n_drifts, new_class=False) == []
     assert len(roster.review(1, n_drifts, new_class=False)) == 1
 
 
@@ -168,6 +174,21 @@ def learned(frames: list[Frame], settings: LearnerSettings = SETTINGS) -> Stream
     for frame in frames:
         learner.learn(frame)
     return learner
+
+
+def test_shorter_windows_of_view_b_rest_unsolved_while_their_statistics_move(
+    linear: list[Frame],
+) -> None:
+    learner = learned(linear[:27])
+    roster, view = learner._mixture.roster, learner._mixture.ridge[1]
+    resting = [roster.is_resting(f"ridge/b/{window}") for window in ("100", "1000", "inf")]
+    assert resting == [True, False, False]
+    before, statistics = learner.model(), view.cross[0].copy()
+    learner.learn(linear[27])
+    update = diff(before, learner.model())
+    sent = {*update.changed, *update.changed_rows}
+    assert "ridge/b/100" not in sent and {"ridge/a/100", "ridge/b/1000"} <= sent
+    assert not np.array_equal(view.cross[0], statistics)
 
 
 def is_awake(learner: StreamLearner) -> tuple[bool, ...]:
