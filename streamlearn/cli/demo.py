@@ -129,9 +129,13 @@ def _run(
     stay: bool,
 ) -> "Summary":
     from streamlearn.runtime.demo import Demo, named
+    from streamlearn.runtime.warm_up import warm_up
     from streamlearn.shipped import shipped
     from streamlearn.sources import open_source
 
+    # Here once, not in the worker and the subscriber at the same time.
+    console.print("[dim]warming up; the first time, loops are compiled: half a minute or more[/]")
+    warm_up(config.learner)
     console.print("[dim]starting a worker and a subscriber[/]")
     with Demo(
         config,

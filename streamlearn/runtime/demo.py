@@ -29,7 +29,7 @@ from streamlearn.runtime.feeder import Feeder
 from streamlearn.runtime.feeding import Pace, Rate, feed
 from streamlearn.runtime.scoreboard import Check, Scoreboard, Verdict
 
-READY_TIMEOUT_S = 60.0
+READY_TIMEOUT_S = 120.0
 STALL_TIMEOUT_S = 30.0  # without any news, after all was sent
 MAX_RESTARTS_UNREADY = 3  # of a worker that ends before it is ready
 LOOK_EVERY_S = 0.25

@@ -81,6 +81,7 @@ def run(config: Config, decision: Decision | None = None) -> None:
         log.info("what subscribers read is signed with key %s", key.key_id)
     if decision is not None:
         _amend(decision, config, topics, folder, publisher, kafka_log)
+    log.info("warming up; the first time on this machine, loops are compiled: half a minute")
     warm_up(config.learner)
     app = WorkerApp(config, topics, worker_id)
     app.trainer = trainer
