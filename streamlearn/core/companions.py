@@ -39,6 +39,10 @@ class Companions:
         """(slots, ...): a view; KeyError where nobody gave such values."""
         return self._arrays[name]
 
+    def __len__(self) -> int:
+        """Names."""
+        return len(self._arrays)
+
     def __contains__(self, name: object) -> bool:
         return name in self._arrays
 

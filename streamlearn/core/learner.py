@@ -57,6 +57,7 @@ __all__ = ["LateOutcome", "LearnerState", "Outcome", "StreamLearner"]
 KEEP_EVENTS, KEEP_SHARE, KEEP_LONGEST = 256, 8, 2048  # labelled events between weighings of keep:
 # at least KEEP_EVENTS, then this part of the events so far, at most KEEP_LONGEST
 STATE_FORMAT = 4
+_DEFAULTS = LearnerSettings()
 _UNSEEN = -2  # code of a label value that is no class yet
 
 
@@ -482,7 +483,7 @@ class StreamLearner:
                 f"a learner's state of format {meta.get('format')!r}, and this program reads "
                 f"{STATE_FORMAT}: learn the stream again from the log"
             )
-        then = {**_settings_json(LearnerSettings()), **meta.get("settings", {})}
+        then = {**_settings_json(_DEFAULTS), **meta.get("settings", {})}
         if then != _settings_json(settings):  # settings that are newer than the state: defaults
             raise StateError(
                 f"the state of stream {meta.get('stream')!r} was learned with settings "

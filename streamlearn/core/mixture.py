@@ -7,6 +7,7 @@ statistics, rows waiting for them, and the pool's likelihoods.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -77,11 +78,13 @@ class Tested:
     heads: tuple[str, ...]  # (K,) that were there
 
 
+@lru_cache(maxsize=8)
 def head_names(settings: LearnerSettings) -> tuple[str, ...]:
     """The K heads in the order of their scores: "ridge/a/100" ... "neighbours/log"."""
     return (*view_heads(settings), *local_heads(settings.trees, settings.neighbours))
 
 
+@lru_cache(maxsize=8)
 def view_heads(settings: LearnerSettings) -> tuple[str, ...]:
     """Those whose weights are a matrix each: "ridge/a/100" ... "softmax/0.05"."""
     windows = [window_name(window) for window in settings.windows]

@@ -198,6 +198,7 @@ class Rehearsal:
             meta[name], own = sample.state()
             if name != _HELD:
                 own["left_out"] = self.left_out[name].copy()
+            if name != _HELD and self._companions[name]:
                 of = self._companions[name].of(sample.kept().slots)
                 own |= {f"with/{key}": values for key, values in of.items()}
             arrays |= {f"{name}/{key}": array for key, array in own.items()}
@@ -224,7 +225,8 @@ class Rehearsal:
             ) from error
         for name, sample in rehearsal._samples.items():
             values = _part(_part(arrays, name), "with")
-            rehearsal._companions[name] = Companions.restore(sample.kept().slots, values)
+            if values:
+                rehearsal._companions[name] = Companions.restore(sample.kept().slots, values)
         return rehearsal
 
 

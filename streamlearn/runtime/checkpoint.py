@@ -122,6 +122,7 @@ class Checkpoint:
 
     def _store(self, partition: Partition, sources: Sources) -> None:
         blobs: dict[str, bytes] = {}
+        size = 0
         for name in sorted(partition.dirty):
             stream = sources.hot.get(partition.number, name)
             if stream is not None:
@@ -132,9 +133,10 @@ class Checkpoint:
                 sources.hot.resize(stream, size_of(state))
             elif not self._in_epoch(partition, name):  # sent as of an older epoch it were void
                 blobs[name] = encode(sources.visit(partition, name), partition.epoch)
-            if sum(map(len, blobs.values())) > PUT_BYTES:
+            size += len(blobs.get(name, b""))
+            if size > PUT_BYTES:
                 partition.put_states(blobs)
-                blobs = {}
+                blobs, size = {}, 0
         partition.put_states(blobs)
 
     def _in_epoch(self, partition: Partition, name: str) -> bool:

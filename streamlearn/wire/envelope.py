@@ -51,6 +51,7 @@ MAX_STATE_BYTES = 256 * 1024 * 1024  # of what workers left for themselves
 MAX_PARTS = 1024
 _MAX_PART_BYTES = 1024 * 1024  # the topics' max.message.bytes
 _SEAL = b"streamlearn envelope 1\0"
+_NOTHING = hashlib.sha256().digest()
 _DIGEST, _KEY_ID, _SIGNATURE = "ce_digest", "ce_keyid", "ce_signature"
 
 
@@ -103,7 +104,11 @@ def seal(
     signer: Signer | None,
 ) -> list[Message]:
     """The records of one envelope: `fields` and what is said of the parts, digested, signed."""
-    payload_hash = hashlib.sha256(b"".join(part or b"" for part in parts)).hexdigest()
+    hashes = [None if part is None else hashlib.sha256(part).digest() for part in parts]
+    if len(parts) == 1:
+        payload_hash = (hashes[0] or _NOTHING).hex()
+    else:
+        payload_hash = hashlib.sha256(b"".join(part or b"" for part in parts)).hexdigest()
     common = [
         ("ce_specversion", SPEC_VERSION),
         ("ce_type", role.value),
@@ -114,13 +119,14 @@ def seal(
         ("ce_payloadhash", payload_hash),
     ]
     messages = []
-    identity = dict(common).get("ce_id", payload_hash[:32])
+    sealed = {name: text.encode() for name, text in common}
+    identity = sealed.get("ce_id", payload_hash[:32].encode())
     for index, (key, value) in enumerate(zip(keys, parts, strict=True)):
-        texts = {**dict(common), "ce_part": str(index), "ce_id": f"{identity}.{index}"}
-        headers = [(name, text.encode()) for name, text in texts.items()]
+        place = b"%d" % index
+        headers = [*{**sealed, "ce_part": place, "ce_id": identity + b"." + place}.items()]
         if signer is not None:
             headers.append((_KEY_ID, signer.key_id.encode()))
-        digest = _digest(dict(headers), key, value)
+        digest = hashlib.sha256(_sealed_text(dict(headers), key, hashes[index])).digest()
         headers.append((_DIGEST, digest.hex().encode()))
         if signer is not None:
             headers.append((_SIGNATURE, signer.sign(digest).hex().encode()))
@@ -248,12 +254,13 @@ def whole(name: str, digits: str) -> int:
 
 
 def _digest(sealed: Mapping[str, bytes], key: bytes | None, value: bytes | None) -> bytes:
-    return hashlib.sha256(_sealed_text(sealed, key, value)).digest()
+    value_hash = None if value is None else hashlib.sha256(value).digest()
+    return hashlib.sha256(_sealed_text(sealed, key, value_hash)).digest()
 
 
-def _sealed_text(sealed: Mapping[str, bytes], key: bytes | None, value: bytes | None) -> bytes:
+def _sealed_text(sealed: Mapping[str, bytes], key: bytes | None, value_hash: bytes | None) -> bytes:
     """Every piece with its length, so that no two messages share a text; null is not empty."""
-    pieces: list[bytes | None] = [key, None if value is None else hashlib.sha256(value).digest()]
+    pieces: list[bytes | None] = [key, value_hash]
     for name in sorted(sealed):
         pieces += [name.encode(errors="surrogatepass"), sealed[name]]
     text = [_SEAL]

@@ -23,6 +23,7 @@ MAX_HEADER_BYTES = 8 * 1024 * 1024
 MAX_NDIM = 8
 _MAX_WINDOW = 8 * 1024 * 1024
 _META = "streamlearn"
+_FIRST = '{"__metadata__":'
 
 _DTYPES = {
     "BOOL": np.dtype(np.bool_),
@@ -80,13 +81,19 @@ def unpack(raw: bytes) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
         )
     try:
         entries: list[tuple[str, dict[str, Any]]] = safetensors.deserialize(raw)  # type: ignore[no-untyped-call]
-        header = json.loads(raw[8 : 8 + header_size])
-        meta = json.loads(header["__metadata__"][_META])
+        meta = json.loads(_metadata(raw[8 : 8 + header_size].decode())[_META])
     except (safetensors.SafetensorError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise FormatError(f"no safetensors of ours: {str(error)[:200]}") from error
     if not isinstance(meta, dict):
         raise FormatError("the metadata is no JSON object")
     return {name: _array(name, entry) for name, entry in entries}, meta
+
+
+def _metadata(header: str) -> Any:
+    """What safetensors writes first, so that the rest, which it has checked, need not be read."""
+    if header.startswith(_FIRST):
+        return json.JSONDecoder().raw_decode(header, len(_FIRST))[0]
+    return json.loads(header)["__metadata__"]
 
 
 def _array(name: str, entry: Mapping[str, Any]) -> NDArray[Any]:
