@@ -4,7 +4,7 @@ Several frames of a stream since its last update make one update: its version ju
 error the streams' `published` is as before, and nobody goes on.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from typing import TypeAlias
 
 from streamlearn.core.model import Model
@@ -41,18 +41,25 @@ class Updates:
         self._signer = signer
         self._effect = effect
         self._seen: set[str] = set()  # hashes of slow weights that we published
+        self._touched: dict[Place, HotStream] = {}  # changed since their last update
+        self._arrived_s: list[float] = []  # Kafka's times of the frames that changed them
         self.next: dict[int, int] = {}  # partition to the updates topic's offset after our last
 
-    def publish(
-        self,
-        streams: Mapping[Place, HotStream],
-        partitions: Mapping[int, Partition],
-        arrived_s: Sequence[float],
-    ) -> None:
-        """Everything sent so far, and an update for each of the streams, acknowledged.
+    @property
+    def waiting(self) -> int:
+        """Streams that changed since their last update."""
+        return len(self._touched)
 
-        `arrived_s`: Kafka's times of the frames that these updates are about.
-        """
+    def touch(self, stream: HotStream, arrived_s: float | None = None) -> None:
+        """It changed, by a frame of this Kafka time: the next `publish` says so."""
+        self._touched[stream.partition, stream.name] = stream
+        if arrived_s is not None:
+            self._arrived_s.append(arrived_s)
+
+    def publish(self, partitions: Mapping[int, Partition]) -> None:
+        """Everything sent so far, and an update for each stream that changed, acknowledged."""
+        streams, self._touched = self._touched, {}
+        arrived_s, self._arrived_s = self._arrived_s, []
         models = {place: stream.learner.model() for place, stream in streams.items()}
         self._publish_slow(models.values())
         sizes = {
