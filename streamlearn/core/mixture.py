@@ -47,7 +47,7 @@ from streamlearn.core.network_head import (
 from streamlearn.core.network_spec import NetworkSpec
 from streamlearn.core.pool import STACK_SUM, Pool
 from streamlearn.core.rehearsal import Replay
-from streamlearn.core.ridge import EAGER_EVENTS, FLUSH_ROWS, RidgeView, roots_of, window_name
+from streamlearn.core.ridge_heads import RidgeHeads, resting_heads, ridge_heads
 from streamlearn.core.roster import CHEAP, DEAR, Roster
 from streamlearn.core.settings import LearnerSettings
 from streamlearn.core.softmax import learn_softmax
@@ -61,8 +61,6 @@ from streamlearn.core.text_head import (
     write_text_scores,
 )
 from streamlearn.core.vision import Images, Vision
-
-Pending = tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int32]]
 
 
 @dataclass(slots=True, eq=False)
@@ -87,18 +85,10 @@ def head_names(settings: LearnerSettings) -> tuple[str, ...]:
 @lru_cache(maxsize=8)
 def view_heads(settings: LearnerSettings) -> tuple[str, ...]:
     """Those whose weights are a matrix each: "ridge/a/100" ... "softmax/0.05"."""
-    windows = [window_name(window) for window in settings.windows]
-    names = [f"ridge/{view}/{window}" for view in "ab" for window in windows]
-    return (*names, *(f"softmax/{rate:g}" for rate in settings.softmax_rates))
-
-
-def resting_heads(settings: LearnerSettings) -> tuple[str, ...]:
-    """Ridge heads that needn't be solved where they bring nothing: view b's, but for the longest.
-
-    `keep` is a mixture of view a's.
-    """
-    shorter = sorted(settings.windows)[:-1]
-    return tuple(f"ridge/b/{window_name(w)}" for w in settings.windows if w in shorter)
+    return (
+        *ridge_heads(settings.windows),
+        *(f"softmax/{rate:g}" for rate in settings.softmax_rates),
+    )
 
 
 class Mixture:
@@ -111,27 +101,22 @@ class Mixture:
         self.heads = head_names(settings)
         self.text: TextHead | None = None
         self.n = 0  # labelled events learned
-        self.counts: NDArray[np.int64] = np.zeros(0, np.int64)  # (C,) in the statistics
         self.network: NetworkExpert | None = None
         self.slow = self._draw_slow(0)
         self.scale = np.zeros((2, 0), np.float32)
         self.local = LocalHeads(settings, key)
         at = len(view_heads(settings))
         self.pool, self.roster = Pool(at, len(settings.windows)), Roster()
-        for head in resting_heads(settings):
+        for head in resting_heads(settings.windows):
             self.roster.add(head, self.heads.index(head), 1, CHEAP)
         for name in self.local.parts:
             self.roster.add(name, len(self.pool.likelihood), len(FIRST_LOCAL), CHEAP)
             self.pool.grow(FIRST_LOCAL)
         self._decays = np.array(settings.label_decays, np.float64)
         self._rates = np.array(settings.softmax_rates, np.float32)
-        self._pending: list[Pending] = []
-        self._take_resting()
         self.experts = self._first_experts()
-        self.ridge = tuple(
-            RidgeView(settings.windows, n)
-            for n in (self.experts.layout.n_a, self.experts.layout.n_b)
-        )
+        layout = self.experts.layout
+        self.ridge = RidgeHeads(settings.windows, (layout.n_a, layout.n_b))
 
     def _draw_slow(self, n_inputs: int, *, images: bool = False) -> SlowWeights:
         settings = self.settings
@@ -206,7 +191,6 @@ class Mixture:
     def grow(self, n_inputs: int, recent: tuple[int, ...], n_classes: int, n_images: int) -> None:
         """Room for more inputs, classes and image columns; what was learned stays."""
         old, experts, settings = self.experts.layout, self.experts, self.settings
-        self._flush()
         h, k = old.n_half_lives, old.n_label_features
         n_random = random_width(settings.random_features, n_inputs)
         new_inputs = n_inputs - old.n_inputs
@@ -223,15 +207,13 @@ class Mixture:
         positions = old.positions_in(layout)
         views = ((old.a, layout.a), (old.b, layout.b), (old.linear, layout.linear))
         a, b, linear = (positions[was] - now.start for was, now in views)
-        self.ridge[0].grow(a, layout.n_a, n_classes)
-        self.ridge[1].grow(b, layout.n_b, n_classes)
+        self.ridge.grow((a, b), (layout.n_a, layout.n_b), n_classes)
         rates = len(settings.softmax_rates)
         softmax = np.zeros((rates, n_classes, layout.n_linear), np.float32)
         was = experts.softmax.reshape(rates, experts.n_classes, old.n_linear)
         softmax[:, : experts.n_classes, linear] = was
         experts.softmax = softmax.reshape(rates * n_classes, layout.n_linear)
         experts.labels = grown(experts.labels, layout.n_classes - old.n_classes)
-        self.counts = grown(self.counts, n_classes - experts.n_classes)
         self.local.grow(old, layout, n_classes, self.n)
         experts.local = self.local.reader(self.roster)
         experts.layout, experts.n_classes = layout, n_classes
@@ -376,17 +358,9 @@ class Mixture:
         experts.local = self.local.reader(self.roster)
         a = np.ascontiguousarray(features[:, experts.layout.a])
         b = np.ascontiguousarray(features[:, experts.layout.b])
-        self._pending.append((a, b, codes))
         self.n += len(codes)
-        waiting = sum(len(rows[2]) for rows in self._pending)
-        if waiting >= FLUSH_ROWS or self.n <= EAGER_EVENTS or new_class:
-            self._flush()
-            solved = [
-                view.solve_due(resting, every_window=new_class)
-                for resting, view in zip(self._resting_windows, self.ridge, strict=True)
-            ]
-            if any(solved):
-                self._take_ridge_weights()
+        if self.ridge.learn(a, b, codes, self.n, new_class=new_class):
+            self._take_ridge_weights()
         move_labels(experts.labels, self._decays, codes)
 
     def _review(self, n_events: int, n_drifts: int, new_class: bool) -> None:
@@ -396,14 +370,7 @@ class Mixture:
             move(part.first, part.last)
             if part.name == NETWORK:
                 self._take_network()
-            self._take_resting()
-
-    def _take_resting(self) -> None:
-        names = [window_name(window) for window in self.settings.windows]
-        self._resting_windows = [
-            {k for k, name in enumerate(names) if self.roster.is_resting(f"ridge/{view}/{name}")}
-            for view in "ab"
-        ]
+            self.ridge.take(self.roster)
 
     def network_blocks(self, tested: Tested) -> dict[str, NDArray[np.float32]]:
         """What is to be kept with each event for the network: what it reads of numbers."""
@@ -469,19 +436,6 @@ class Mixture:
         self.pool.set_keep(scores.reshape(len(rows), -1, experts.n_classes), codes)
         experts.keep = self.pool.keep
 
-    def _flush(self) -> None:
-        if self._pending:
-            a, b, codes = (
-                parts[0] if len(parts) == 1 else np.concatenate(parts)
-                for parts in zip(*self._pending, strict=True)
-            )
-            roots = roots_of(self.counts)
-            chosen = None if roots is None else roots[codes]
-            self.ridge[0].learn(a, codes, chosen)
-            self.ridge[1].learn(b, codes, chosen)
-            self.counts += np.bincount(codes, minlength=len(self.counts))
-            self._pending = []
-
     def _take_pool(self) -> None:
         experts, pool = self.experts, self.pool
         experts.weights, experts.stack, experts.serve = pool.weights(), pool.stack, pool.serve()
@@ -491,8 +445,8 @@ class Mixture:
             self.experts.text, self.experts.text_share = self.text.expert.view(), self.text.share
 
     def _take_ridge_weights(self) -> None:
-        self.experts.ridge_a = stacked(self.ridge[0].weights)
-        self.experts.ridge_b = stacked(self.ridge[1].weights)
+        a, b = self.ridge.views
+        self.experts.ridge_a, self.experts.ridge_b = stacked(a.weights), stacked(b.weights)
 
     def tensors(self) -> dict[str, NDArray[Any]]:
         """What a Model needs, copied; heads that were not solved since are the same objects."""
@@ -511,9 +465,8 @@ class Mixture:
         if self.network is not None and self.roster.is_awake(NETWORK):
             tensors |= self.network.tensors()
         softmax = experts.softmax.reshape(len(self._rates), c, experts.layout.n_linear)
-        ridge = [weights for view in self.ridge for weights in view.weights]
         heads = view_heads(self.settings)
-        tensors |= dict(zip(heads, [*ridge, *softmax.copy()], strict=True))
+        tensors |= dict(zip(heads, [*self.ridge.weights(), *softmax.copy()], strict=True))
         tensors |= self.local.tensors(self.roster)
         if self.text is not None:
             tensors |= self.text.tensors()
@@ -531,21 +484,15 @@ class Mixture:
             "likelihood": self.pool.likelihood.copy(),
             "stack": self.pool.stack.copy(),
             "mixtures": self.pool.mixtures.copy(),
-            "pending/a": _joined([p[0] for p in self._pending], (0, layout.n_a), np.float32),
-            "pending/b": _joined([p[1] for p in self._pending], (0, layout.n_b), np.float32),
-            "pending/codes": _joined([p[2] for p in self._pending], (0,), np.int32),
-            "counts": self.counts.copy(),
         }
-        meta: dict[str, Any] = {"n": self.n, "n_classes": experts.n_classes, "ridge": []}
+        meta: dict[str, Any] = {"n": self.n, "n_classes": experts.n_classes}
         meta |= {"n_inputs": layout.n_inputs, "recent": list(layout.recent)}
         width = layout.image_width
         meta["n_images"] = 0 if experts.vision is None else width // experts.vision.width
         meta["slow"] = self.slow.hash
         meta["roster"] = self.roster.state()
-        for name, view in zip("ab", self.ridge, strict=True):
-            view_meta, view_arrays = view.state()
-            meta["ridge"].append(view_meta)
-            arrays |= {f"ridge/{name}/{key}": array for key, array in view_arrays.items()}
+        meta["ridge"], ridge_arrays = self.ridge.state()
+        arrays |= ridge_arrays
         arrays |= {f"local/{key}": array for key, array in self.local.state().items()}
         if self.network is not None:
             meta["network"], network_arrays = self.network.state()
@@ -591,26 +538,16 @@ class Mixture:
             (pool.likelihood, "likelihood"),
             (pool.stack, "stack"),
             (pool.mixtures, "mixtures"),
-            (self.counts, "counts"),
         ):
             array[...] = _fitting(arrays[name], array)
-        for view_name, view, view_meta in zip("ab", self.ridge, meta["ridge"], strict=True):
-            view.resume(view_meta, part(arrays, f"ridge/{view_name}/"))
-        a, b = (np.array(arrays[f"pending/{name}"], np.float32) for name in "ab")
-        codes = np.array(arrays["pending/codes"], np.int32)
-        if len(codes):
-            self._pending = [(a, b, codes)]
+        self.ridge.resume(meta["ridge"], arrays)
         self.local.resume(part(arrays, "local/"), experts.layout, n_classes)
         self.roster.resume(meta["roster"])
-        self._take_resting()
+        self.ridge.take(self.roster)
         experts.local = self.local.reader(self.roster)
         self._take_pool()
         self._take_ridge_weights()
         self._take_network()
-
-
-def _joined(parts: list[NDArray[Any]], empty: tuple[int, ...], dtype: type) -> NDArray[Any]:
-    return np.concatenate(parts) if parts else np.zeros(empty, dtype)
 
 
 def _fitting(array: NDArray[Any], like: NDArray[Any]) -> NDArray[Any]:

@@ -180,7 +180,7 @@ def test_shorter_windows_of_view_b_rest_unsolved_while_their_statistics_move(
     linear: list[Frame],
 ) -> None:
     learner = learned(linear[:27])
-    roster, view = learner._mixture.roster, learner._mixture.ridge[1]
+    roster, view = learner._mixture.roster, learner._mixture.ridge.views[1]
     resting = [roster.is_resting(f"ridge/b/{window}") for window in ("100", "1000", "inf")]
     assert resting == [True, False, False]
     before, statistics = learner.model(), view.cross[0].copy()
