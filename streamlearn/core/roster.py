@@ -1,12 +1,13 @@
 """Experts, roster: which parts of the pool are asked, by what they bring to what is served.
 
 In: a step's scores and classes, drifts. Out: who is awake. A part is a few heads that are worked
-out together: the forest, the nearest events, the adapted network. Beside the heads on views they
-cost as much again or more, and many a stream gains nothing by one of them. What a part brings is
+out together: the forest, the nearest events, the adapted network, a ridge head that must be solved.
+Together they are most of what a step costs, and many a stream gains nothing by one of them. What a
+part brings is
 
     log serve - log serve without the part's terms in M1..M3 (the others of M1 renormalised)
 
-of the label, in nats, a mean over recent labelled events. Below LEAST_GAIN the part goes to rest:
+of the label, in nats, a mean over recent labelled events. Below `least_gain` the part goes to rest:
 it is neither asked nor taught, and its weights in all mixtures are exactly 0, which is all that a
 reader needs to know. After a rest it is auditioned, with weights that begin at next to nothing, so
 nobody notices but by what it gains; each rest is twice as long as the one before. A drift or a new
@@ -16,7 +17,7 @@ Gain in nats, and the accuracy that the same heads lose when pooled without the 
 
     forest   elec2 .104, .012   nyc_flights .004, .002   noaa .0001, -.001   RBF .0002, .000
     nearest  digits .097, .015  watch_imu .046, .004     elec2 -.0004, -.001  noaa -.0003, .000
-    network  mnist_5k .003, .001
+    network  mnist_5k .003, .001  elec2 .004, .001
 
 (steps of 32, nyc_flights 256; one seed): accuracy missed no part that brought less than .001.
 """
@@ -32,7 +33,7 @@ from numpy.typing import NDArray
 from streamlearn.core.pool import CLIP
 
 WINDOW = 2048.0  # labelled events, of the mean
-FIRST_REST, LONGEST_REST = 2048, 32768  # labelled events
+LONGEST_REST = 32768  # labelled events
 FLOOR = 1e-6  # of a probability
 _KEEP = 1.0 - 1.0 / WINDOW
 
@@ -44,10 +45,11 @@ class Terms(NamedTuple):
     trial: int  # labelled events before it may rest: at first, after a drift, with a new class
     audition: int  # labelled events after a rest, at least,
     share: float  # and this part of the rest
+    rest: int  # labelled events: the first one; each is twice as long as the one before
 
 
-CHEAP = Terms(0.001, 4096, 1024, 1 / 8)  # .002 and .003 nats lose .001 on nyc_flights
-DEAR = Terms(0.005, 2048, 512, 1 / 64)  # costs five times what all the others cost, or more
+CHEAP = Terms(0.001, 4096, 1024, 1 / 8, 2048)  # .002 and .003 nats lose .001 on nyc_flights
+DEAR = Terms(0.01, 1024, 512, 1 / 64, 4096)  # costs five times what all others cost, or more
 
 
 @dataclass(slots=True)
@@ -59,13 +61,13 @@ class Part:
     last: int  # after them
     terms: Terms
     trial: int  # that it stays awake, at least
+    rest: int  # of its next rest
     awake: bool = True
     since: int = 0  # it woke
-    rest: int = FIRST_REST  # of its next rest
-    left: int = 0  # of this one
+    left: int = 0  # of its rest
 
 
-_STATE = ("trial", "awake", "since", "rest", "left")
+_STATE = ("trial", "rest", "awake", "since", "left")
 
 
 class Roster:
@@ -82,7 +84,7 @@ class Roster:
 
     def add(self, name: str, first: int, n_heads: int, terms: Terms) -> None:
         """A part of heads `first` and after; its first trial begins."""
-        self.parts.append(Part(name, first, first + n_heads, terms, terms.trial))
+        self.parts.append(Part(name, first, first + n_heads, terms, terms.trial, terms.rest))
         self.tally = np.concatenate([self.tally, np.zeros((1, 2))])
         self._take()
 
@@ -122,7 +124,7 @@ class Roster:
             part.left -= n_events
             if again:
                 part.trial, part.since = part.terms.trial, 0
-                part.rest, part.left = FIRST_REST, 0
+                part.rest, part.left = part.terms.rest, 0
             if not part.awake and part.left <= 0:
                 part.awake, part.since, self.tally[at] = True, 0, 0.0
                 moved.append(part)
@@ -131,7 +133,7 @@ class Roster:
                 if gain < part.terms.least_gain * n:
                     useless.append((gain / n, at))
                 else:
-                    part.rest = FIRST_REST
+                    part.rest = part.terms.rest
         if useless:  # one at a time: of two that say the same, each seems to bring nothing
             moved.append(self._put_to_rest(min(useless)[1]))
         if moved:

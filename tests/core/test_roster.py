@@ -16,7 +16,6 @@ from streamlearn.core.records import Frame
 from streamlearn.core.roster import (
     CHEAP,
     DEAR,
-    FIRST_REST,
     LONGEST_REST,
     WINDOW,
     Part,
@@ -120,7 +119,7 @@ def rests(roster: Roster, n_events: int, *, gain: float = 0.0) -> list[tuple[int
 def test_rests_double_and_auditions_stay_short(terms: Terms) -> None:
     roster = Roster()
     roster.add("a", 8, 2, terms)
-    moves, at, rest = [], terms.trial, FIRST_REST
+    moves, at, rest = [], terms.trial, terms.rest
     for _ in range(7):
         moves += [(at, False), (at + rest, True)]
         at += rest + max(terms.audition, int(rest * terms.share))
@@ -132,9 +131,9 @@ def test_a_part_that_brings_something_stays_and_starts_anew() -> None:
     roster = Roster()
     roster.add("a", 8, 2, CHEAP)
     assert rests(roster, 50_000, gain=CHEAP.least_gain) == []
-    assert rests(roster, 20_000)[:2] == [(64, False), (64 + FIRST_REST, True)]
+    assert rests(roster, 20_000)[:2] == [(64, False), (64 + CHEAP.rest, True)]
     assert rests(roster, 20_000, gain=1.0)[1:] == []
-    assert roster.parts[0].rest == FIRST_REST  # after the audition that it passed
+    assert roster.parts[0].rest == CHEAP.rest  # after the audition that it passed
 
 
 def named(parts: list[Part]) -> list[str]:
