@@ -48,8 +48,8 @@ def representatives(
 
     Each stands for the `count` events of its class that are most like it. `mode` says which of
     its class's groups it belongs to. A stray is far from all of them: noise, or something new; a
-    contradicted one lies among another class's events: look at its label. Read from the state
-    topic, so as old as the last checkpoint.
+    contradicted one lies among another class's events: look at its label. Where events have no
+    numbers, they are drawn by chance. Read from the state topic, so as old as the last checkpoint.
     """
     from streamlearn.core.representatives import gallery
     from streamlearn.runtime.past import Past
@@ -143,8 +143,8 @@ def show(
         if not rows:
             continue
         modes = found.n_modes.get(label, 0)
-        groups = f"{modes} group{'s' * (modes != 1)}"
-        title = f"\n[bold]{escape(str(label))}[/bold]: {seen:,} events in {groups}"
+        groups = f" in {modes} group{'s' * (modes != 1)}" if modes else ""
+        title = f"\n[bold]{escape(str(label))}[/bold]: {seen:,} events{groups}"
         table = Table(title=title, title_justify="left", title_style="", box=None, pad_edge=False)
         for name in ("count", "mode", "event", "replayed"):
             table.add_column(name, justify="right", no_wrap=True)
@@ -152,9 +152,10 @@ def show(
             table.add_column(name, no_wrap=True)
         table.add_column("values")
         for one in rows:
-            odd = "" if one.mode is not None else one.verdict.name.lower()
+            odd = one.verdict.name.lower() if one.verdict else ""
+            mode = "" if one.mode is None else str(one.mode)
             table.add_row(
-                f"{one.count:,}", odd or str(one.mode), f"{one.event:,}", str(one.replayed),
+                f"{one.count:,}", odd or mode, f"{one.event:,}", str(one.replayed),
                 _time(one.event_time_s), one.why.name.lower(), escape(_values(one, files)),
                 style="yellow" if odd else "",
             )  # fmt: skip

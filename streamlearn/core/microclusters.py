@@ -36,6 +36,7 @@ class Why(IntEnum):
     FREE = FREE  # a slot of its class was free
     FAR = FAR  # further from all centres than the two that merged for it from each other
     NEARER = CLOSER  # nearer to its centre than the member before
+    CHANCE = 3  # of a uniform sample, where there are no numbers to form clusters by
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -26,7 +26,7 @@ from streamlearn.core.reservoir import Kept, Representatives, UniformReservoir, 
 from streamlearn.errors import StateError
 
 CLUSTERS, UNIFORM = MicroClusters.KIND, UniformReservoir.KIND
-WORDS = "words"  # companion of micro-clusters' members, see companions.packed
+WORDS = "words"  # companion of kept events, see companions.packed
 HELD_PER_CLASS = 10  # held-out events that are asked for
 _HELD_KEY, _REPLAY_KEY = 0x5851F42D4C957F2D, 0x14057B7EF767814F  # apart from the reservoir's draws
 _HELD = "held"
@@ -92,11 +92,12 @@ class Rehearsal:
         return Taken(clusters, self.clusters.why(clusters), uniform)
 
     def note_words(self, taken: Taken, texts: Mapping[str, Sequence[str | None]]) -> None:
-        """The beginning of what members of micro-clusters said, so that people can read it."""
-        rows = np.flatnonzero(taken.clusters >= 0)
-        if len(rows):
-            said = [{name: column[i] for name, column in texts.items()} for i in rows.tolist()]
-            self._companions[CLUSTERS].set(WORDS, taken.clusters[rows], packed(said))
+        """The beginning of what kept events said, so that people can read it."""
+        for sample, slots in ((CLUSTERS, taken.clusters), (UNIFORM, taken.uniform)):
+            rows = np.flatnonzero(slots >= 0)
+            if len(rows):
+                said = [{name: column[i] for name, column in texts.items()} for i in rows.tolist()]
+                self._companions[sample].set(WORDS, slots[rows], packed(said))
 
     def remember(self, name: str, events: NDArray[np.int64], values: NDArray[Any]) -> None:
         """Values (n, ...) of events (n,), by their counts; of those that are not kept, none."""

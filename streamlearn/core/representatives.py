@@ -20,7 +20,7 @@ from streamlearn.core.modes import Modes, Verdict, find_modes
 from streamlearn.core.outcome import LearnerState
 from streamlearn.core.preprocess import CATEGORY, NUMBER, OTHER, Inputs, Standardiser
 from streamlearn.core.records import Label
-from streamlearn.core.rehearsal import CLUSTERS, WORDS, Rehearsal
+from streamlearn.core.rehearsal import CLUSTERS, UNIFORM, WORDS, Rehearsal
 from streamlearn.errors import StateError
 
 
@@ -75,23 +75,56 @@ def gallery(state: LearnerState) -> Gallery:
             f"the state of stream {meta.get('stream')!r} lacks {error}: it is not whole, or of "
             "another version of streamlearn"
         ) from error
-    centres, variances = rehearsal.clusters.kept(), rehearsal.clusters.variances()
-    width = centres.rows.shape[1]
-    modes = find_modes(centres, variances, scale[:width])
-    with_them = rehearsal.companions_of(CLUSTERS, centres.slots)
+    if len(scale):
+        sample, chosen, modes = _clustered(rehearsal, scale)
+    else:
+        sample, chosen, modes = _drawn(rehearsal)
+    with_them = rehearsal.companions_of(sample, np.array([one.slot for one in chosen], np.int64))
     if images:
-        with_them |= _images(arrays, images, rehearsal.clusters.members().event)
-    at = {slot: i for i, slot in enumerate(centres.slots.tolist())}
+        with_them |= _images(arrays, images, np.array([one.event for one in chosen], np.int64))
     shown = [
-        _shown(one, at[one.slot], classes[code], modes, inputs, with_them)
-        for code in range(rehearsal.clusters.n_classes)
-        for one in rehearsal.clusters.representatives(code)
+        _shown(one, i, classes[one.code], modes, inputs, with_them) for i, one in enumerate(chosen)
     ]
     counts = zip(classes, rehearsal.n_seen.tolist(), strict=False)
     found = zip(classes, modes.n_modes.tolist(), strict=False)
     return Gallery(
         *names, rehearsal.trusted, rehearsal.recalls, dict(counts), dict(found), tuple(shown)
     )
+
+
+def _clustered(
+    rehearsal: Rehearsal, scale: NDArray[np.float64]
+) -> tuple[str, list[Representative], Modes]:
+    """Micro-clusters, and their modes in the same order."""
+    clusters = rehearsal.clusters
+    centres = clusters.kept()
+    found = find_modes(centres, clusters.variances(), scale[: centres.rows.shape[1]])
+    chosen = [one for code in range(clusters.n_classes) for one in clusters.representatives(code)]
+    at = np.searchsorted(centres.slots, [one.slot for one in chosen])
+    return CLUSTERS, chosen, Modes(found.mode[at], found.verdict[at], found.n_modes)
+
+
+def _drawn(rehearsal: Rehearsal) -> tuple[str, list[Representative], Modes]:
+    """Without numbers all events lie at one place: the uniform sample, and no modes."""
+    uniform = rehearsal.uniform
+    kept, replayed, nothing = uniform.kept(), uniform.replayed(), np.zeros(0)
+    chosen = [
+        Representative(
+            code=int(kept.codes[i]),
+            slot=int(kept.slots[i]),
+            centre=nothing,
+            count=round(kept.weights[i]),
+            member=nothing,
+            event=int(kept.event[i]),
+            event_time_s=float(kept.event_time_s[i]),
+            why=Why.CHANCE,
+            replayed=int(replayed[i]),
+        )
+        for i in range(len(kept.codes))
+    ]
+    none = np.full(len(chosen), -1, np.int32)
+    typical = np.zeros(len(chosen), np.int8)
+    return UNIFORM, chosen, Modes(none, typical, np.zeros(uniform.n_classes, np.int32))
 
 
 def _images(

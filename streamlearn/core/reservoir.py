@@ -160,6 +160,10 @@ class UniformReservoir:
         """The same: what is kept here are events."""
         return self.kept()
 
+    def replayed(self) -> NDArray[np.int64]:
+        """(m,) how often each in `kept()` was replayed since it was kept."""
+        return self._replayed[self.kept().slots]
+
     def note_replayed(self, slots: NDArray[np.int64]) -> None:
         """Count a replay of each of `slots`, which may repeat."""
         np.add.at(self._replayed, slots, 1)

@@ -123,3 +123,27 @@ def test_images_of_members_are_shown_as_they_are_learned() -> None:
             np.testing.assert_array_equal(one.images["photo"], pixels[one.event])
         else:
             assert one.images == {}
+
+
+def test_without_numbers_they_are_drawn_by_chance_and_nobody_is_contradicted() -> None:
+    rng = np.random.default_rng(6)
+    codes = rng.integers(2, size=200).astype(np.int32)
+    pixels = rng.integers(0, 256, size=(200, 28, 28)).astype(np.uint8)
+    words = tuple(f"event {i} {'warm' if code else 'cold'}" for i, code in enumerate(codes))
+    frame = Frame(
+        "s", (), np.zeros((200, 0)), codes, ("a", "b"), np.arange(200.0),
+        images={"photo": ImageColumn.of(pixels)}, texts={"note": words},
+    )  # fmt: skip
+    learner = StreamLearner("s", replace(SETTINGS, network="off"))
+    learner.learn(frame)
+    found = gallery(learner.state())
+    assert found.trusted == "uniform"
+    assert [one.label for one in found.shown] == ["a"] * 20 + ["b"] * 20
+    events = {one.event for one in found.shown}
+    assert len(events) == 40 and max(events) > 100 > min(events)
+    for one in found.shown:
+        assert (one.mode, one.verdict, one.why) == (None, Verdict.TYPICAL, Why.CHANCE)
+        assert one.count in (4, 5, 6) and one.label == ("a", "b")[codes[one.event]]
+        np.testing.assert_array_equal(one.images["photo"], pixels[one.event])
+        assert one.texts in ({"note": words[one.event]}, {})
+    assert sum(bool(one.texts) for one in found.shown) > 30  # before there were words, none
