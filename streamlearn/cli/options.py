@@ -32,6 +32,15 @@ Prefix = Annotated[
         show_default=False,
     ),
 ]
+Stream = Annotated[str, typer.Argument(metavar="STREAM", help="The stream.", show_default=False)]
+Partition = Annotated[
+    int | None,
+    typer.Option(
+        min=0,
+        help="Where the stream lies, if it was fed to several partitions.",
+        show_default=False,
+    ),
+]
 Images = Annotated[
     list[str] | None,
     typer.Option(

@@ -12,23 +12,21 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from streamlearn.cli.options import Bootstrap, ConfigFile, Json, Prefix, load_config
+from streamlearn.cli.options import (
+    Bootstrap,
+    ConfigFile,
+    Json,
+    Partition,
+    Prefix,
+    Stream,
+    load_config,
+)
 
 if TYPE_CHECKING:
     from streamlearn.config import Config
     from streamlearn.runtime.history import Published
     from streamlearn.runtime.past import Past
     from streamlearn.runtime.replay import Step
-
-Stream = Annotated[str, typer.Argument(metavar="STREAM", help="The stream.", show_default=False)]
-Partition = Annotated[
-    int | None,
-    typer.Option(
-        min=0,
-        help="Where the stream lies, if it was fed to several partitions.",
-        show_default=False,
-    ),
-]
 
 
 def _settings(config: Path | None, bootstrap: str | None, prefix: str | None) -> "Config":

@@ -10,7 +10,15 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from streamlearn.cli.options import Bootstrap, ConfigFile, Json, Prefix, load_config
+from streamlearn.cli.options import (
+    Bootstrap,
+    ConfigFile,
+    Json,
+    Partition,
+    Prefix,
+    Stream,
+    load_config,
+)
 
 if TYPE_CHECKING:
     from streamlearn.core.representatives import Gallery, Shown
@@ -20,7 +28,7 @@ CHARACTERS = 60  # of a text, in the table
 
 
 def representatives(
-    stream: Annotated[str, typer.Argument(metavar="STREAM", help="The stream.")],
+    stream: Stream,
     of_class: Annotated[
         str | None, typer.Option("--class", help="Only this class [all].", show_default=False)
     ] = None,
@@ -31,14 +39,7 @@ def representatives(
             metavar="DIR", help="Write the images, as they are learned, here.", show_default=False
         ),
     ] = None,
-    partition: Annotated[
-        int | None,
-        typer.Option(
-            min=0,
-            help="Where the stream lies, if it was fed to several partitions.",
-            show_default=False,
-        ),
-    ] = None,
+    partition: Partition = None,
     config: ConfigFile = None,
     bootstrap: Bootstrap = None,
     prefix: Prefix = None,

@@ -9,7 +9,15 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from streamlearn.cli.options import Bootstrap, ConfigFile, Json, Prefix, load_config
+from streamlearn.cli.options import (
+    Bootstrap,
+    ConfigFile,
+    Json,
+    Partition,
+    Prefix,
+    Stream,
+    load_config,
+)
 
 if TYPE_CHECKING:
     from streamlearn.core.ask import Question
@@ -20,16 +28,9 @@ CHARACTERS = 60  # of a text, in the table
 
 
 def suggest(
-    stream: Annotated[str, typer.Argument(metavar="STREAM", help="The stream.")],
+    stream: Stream,
     n: Annotated[int, typer.Option("--n", min=1, help="How many events.")] = 10,
-    partition: Annotated[
-        int | None,
-        typer.Option(
-            min=0,
-            help="Where the stream lies, if it was fed to several partitions.",
-            show_default=False,
-        ),
-    ] = None,
+    partition: Partition = None,
     config: ConfigFile = None,
     bootstrap: Bootstrap = None,
     prefix: Prefix = None,

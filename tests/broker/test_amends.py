@@ -1,11 +1,7 @@
 """Topics that are deleted and made anew under a worker's feet, on a real broker."""
 
-import os
-import subprocess
-import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -21,36 +17,10 @@ from streamlearn.runtime import admin
 from streamlearn.runtime.log import KafkaLog
 from streamlearn.topics import Topics
 from streamlearn.wire import event_codec
-from tests.broker.test_worker import Running
+from tests.broker.running import PATIENCE_S, worker
 
-PATIENCE_S = 300.0  # as others may use the machine
 pytestmark = pytest.mark.timeout(900)
 FEATURES = 3
-
-
-@contextmanager
-def worker(kafka: KafkaConfig, topics: Topics, folder: Path, *flags: str) -> Iterator[Running]:
-    settings = {
-        "STREAMLEARN_BOOTSTRAP": kafka.bootstrap,
-        "STREAMLEARN_TOPICS__PREFIX": topics.prefix,
-        "STREAMLEARN_WORKER__GROUP": topics.prefix + "group",
-        "STREAMLEARN_WORKER__CHECKPOINT_INTERVAL_S": "0.2",
-        "STREAMLEARN_LEARNER__RANDOM_FEATURES": str(FEATURES),
-    }
-    path = folder / f"{time.monotonic_ns()}.log"
-    with path.open("wb") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "streamlearn", "worker", "--metrics-port", "0", *flags]
-            + ["--state-dir", str(folder / "state")],
-            stderr=log,
-            env={**os.environ, **settings},
-        )
-    try:
-        yield Running(process, path)
-    finally:
-        if process.poll() is None:
-            process.kill()
-        process.wait()
 
 
 class Installation:
@@ -91,7 +61,7 @@ class Installation:
 
     def learn(self, folder: Path, *flags: str) -> str:
         """A worker learns all that waits and is stopped; what it said."""
-        with worker(self.kafka, self.topics, folder, *flags) as running:
+        with worker(self.kafka.bootstrap, self.topics.prefix, folder, *flags) as running:
             deadline = time.monotonic() + PATIENCE_S
             while self.log.committed(self.events, 1) != self.log.watermarks(self.events, 1)[1]:
                 assert running.process.poll() is None, running.said()
@@ -103,7 +73,7 @@ class Installation:
 
     def refused(self, folder: Path, *flags: str) -> str:
         """The last line of a worker that stopped by itself."""
-        with worker(self.kafka, self.topics, folder, *flags) as running:
+        with worker(self.kafka.bootstrap, self.topics.prefix, folder, *flags) as running:
             assert running.process.wait(PATIENCE_S) == 1, running.said()
             return running.said().splitlines()[-1]
 
@@ -146,7 +116,7 @@ def test_a_state_topic_and_a_disk_that_are_gone_cost_nothing_while_the_log_is_wh
     here.send(2)
     last = here.refused(tmp_path)
     assert "states cover only the events before 0" in last and "nothing is left out" in last
-    with worker(kafka, topics, tmp_path / "lost") as other:
+    with worker(kafka.bootstrap, topics.prefix, tmp_path / "lost") as other:
         other.process.wait(PATIENCE_S)  # its store knows the old topic
         assert "made anew since this worker's store" in other.said()
     here.learn(tmp_path, "--accept-gap")
@@ -159,7 +129,7 @@ def test_forgetting_is_refused_while_another_worker_of_the_group_runs(
     here = Installation(kafka, topics)
     here.send(3)
     (tmp_path / "other").mkdir()
-    with worker(kafka, topics, tmp_path / "other") as running:
+    with worker(kafka.bootstrap, topics.prefix, tmp_path / "other") as running:
         running.wait_until_said("partition 3: epoch")
         assert "stop all its workers first" in here.refused(tmp_path, "--from-earliest")
         assert running.process.poll() is None

@@ -1,8 +1,5 @@
 """A worker that is stuck ends itself; one that only waits does not."""
 
-import os
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,9 +15,9 @@ from streamlearn.runtime.broker import LocalBroker
 from streamlearn.runtime.kafka_launch import can_use_java
 from streamlearn.runtime.log import KafkaLog
 from streamlearn.topics import Topics
-from tests.broker.test_worker import Running
+from tests.broker.running import PATIENCE_S, Running
+from tests.broker.running import worker as usual_worker
 
-PATIENCE_S = 300.0  # as others may use the machine
 pytestmark = pytest.mark.timeout(900)
 STUCK_S, DEADLINE_S = 4.0, 12.0  # deadlines of who is stuck, and of who only waits
 WEDGED = {"thread", "agent", "loop", "own"}
@@ -31,29 +28,15 @@ def worker(
     kafka: KafkaConfig, topics: Topics, folder: Path, how: str = "", deadline_s: float = DEADLINE_S
 ) -> Iterator[Running]:
     """A worker with a short deadline; `how` wedges it, or slows it down."""
-    settings = {
-        "STREAMLEARN_BOOTSTRAP": kafka.bootstrap,
-        "STREAMLEARN_TOPICS__PREFIX": topics.prefix,
-        "STREAMLEARN_WORKER__GROUP": topics.prefix + "group",
-        "STREAMLEARN_WORKER__CHECKPOINT_INTERVAL_S": "0.2",
-        "STREAMLEARN_WORKER__STALL_DEADLINE_S": str(STUCK_S if how in WEDGED else deadline_s),
-        "STREAMLEARN_LEARNER__RANDOM_FEATURES": "3",
-    }
-    module = ["tests.crash.wedged", how] if how else ["streamlearn"]
-    path = folder / f"{how or 'well'}.log"
-    with path.open("wb") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", *module, "worker", "--metrics-port", "0"]
-            + ["--state-dir", str(folder / "state")],
-            stderr=log,
-            env={**os.environ, **settings},
-        )
-    try:
-        yield Running(process, path)
-    finally:
-        if process.poll() is None:
-            process.kill()
-        process.wait()
+    deadline = STUCK_S if how in WEDGED else deadline_s
+    with usual_worker(
+        kafka.bootstrap,
+        topics.prefix,
+        folder,
+        settings={"STREAMLEARN_WORKER__STALL_DEADLINE_S": str(deadline)},
+        program=["tests.crash.wedged", how] if how else ["streamlearn"],
+    ) as started:
+        yield started
 
 
 class Feed:

@@ -1,14 +1,8 @@
 """The worker as a process on a real broker: bad messages, metrics, and how it ends."""
 
 import json
-import os
-import re
-import subprocess
-import sys
 import time
 import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from confluent_kafka import Producer
@@ -21,51 +15,9 @@ from streamlearn.runtime.connection import IDEMPOTENT
 from streamlearn.runtime.log import KafkaLog
 from streamlearn.topics import Topics
 from streamlearn.wire import dead_letter_codec, metrics_codec
+from tests.broker.running import worker
 
 PATIENCE_S = 120.0
-
-
-class Running:
-    """A worker and what it said so far."""
-
-    def __init__(self, process: "subprocess.Popen[bytes]", log: Path) -> None:
-        self.process = process
-        self._log = log
-
-    def said(self) -> str:
-        return self._log.read_text(errors="replace")
-
-    def wait_until_said(self, pattern: str) -> "re.Match[str]":
-        deadline = time.monotonic() + PATIENCE_S
-        while (found := re.search(pattern, self.said())) is None:
-            assert self.process.poll() is None and time.monotonic() < deadline, self.said()
-            time.sleep(0.05)
-        return found
-
-
-@contextmanager
-def worker(bootstrap: str, prefix: str, folder: Path) -> Iterator[Running]:
-    settings = {
-        "STREAMLEARN_BOOTSTRAP": bootstrap,
-        "STREAMLEARN_TOPICS__PREFIX": prefix,
-        "STREAMLEARN_WORKER__GROUP": prefix + "group",
-        "STREAMLEARN_WORKER__CHECKPOINT_INTERVAL_S": "0.5",
-        "STREAMLEARN_LEARNER__RANDOM_FEATURES": "3",
-    }
-    path = folder / "log"
-    with path.open("wb") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "streamlearn", "worker", "--metrics-port", "0"]
-            + ["--state-dir", str(folder / "state")],
-            stderr=log,
-            env={**os.environ, **settings},
-        )
-    try:
-        yield Running(process, path)
-    finally:
-        if process.poll() is None:
-            process.kill()
-        process.wait()
 
 
 def test_bad_messages_cost_nothing_but_themselves(
