@@ -31,6 +31,8 @@ HELD_PER_CLASS = 10  # held-out events that are asked for
 _HELD_KEY, _REPLAY_KEY = 0x5851F42D4C957F2D, 0x14057B7EF767814F  # apart from the reservoir's draws
 _HELD = "held"
 WHOLE, WITHOUT = "whole", "without"  # what is contradicted
+MOST_ASKED = 512  # held-out events, of all classes; 400 classes: 12.7 s of 15.4 went without these
+MOST_COMPARED = 1024  # kept rows, each with each: with more, all are believed
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -135,6 +137,9 @@ class Rehearsal:
             self.trusted = UNIFORM
             return
         held = self.held.kept()
+        every = -(-len(held.codes) // MOST_ASKED)
+        if every > 1:
+            held = held.rows_at(np.arange(len(held.codes)) % every == 0)
         for name, sample in self._samples.items():
             kept = sample.kept()
             whole, chosen = recall(kept, held, scale), believed(kept, scale)
@@ -232,7 +237,12 @@ class Rehearsal:
 
 
 def believed(kept: Kept, scale: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """(k,) which rows of `kept` are not contradicted; all of a class where all are."""
+    """(k,) which rows of `kept` are not contradicted.
+
+    All of a class where all of it are, and all rows where there are more than MOST_COMPARED.
+    """
+    if len(kept.codes) > MOST_COMPARED:
+        return np.ones(len(kept.codes), np.bool_)
     width = min(kept.rows.shape[1], len(scale))
     points = filled(kept)[:, :width] * scale[:width]
     against = contradicted(points, kept)
