@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from streamlearn.errors import StateError
-from streamlearn.runtime.hot_streams import HotStream, HotStreams, size_of
+from streamlearn.runtime.hot_streams import HotStream, HotStreams, Said, size_of
 from streamlearn.runtime.log import Log
 from streamlearn.runtime.partition import Partition, Written, marker_keys, seal
 from streamlearn.runtime.publisher import Acknowledged, Publisher
@@ -59,6 +59,7 @@ class Sources:
 
     hot: HotStreams
     visit: Callable[[Partition, str], HotStream]  # a stream, loaded if it is not in memory
+    said: Callable[[Partition, str], Said]  # for its snapshot
     updates_next: Mapping[int, int]  # partition to the updates topic's offset after our last
 
 
@@ -150,15 +151,14 @@ class Checkpoint:
             if blob is None:
                 raise StateError(f"partition {partition.number}: no state of {name!r} to send")
             self._send_all(self._state, partition, seal(name, blob))
-            stream = sources.visit(partition, name)
-            stream.slot = 1 - stream.slot
+            said = sources.said(partition, name)
             snapshot = update_codec.encode_model(
-                stream.published or stream.learner.model(),
-                slot=stream.slot,
+                said.model,
+                slot=said.slot,
                 epoch=partition.epoch,
                 source_partition=partition.number,
-                source_offset=stream.offset,
-                newest_event_s=stream.newest_event_s,
+                source_offset=said.offset,
+                newest_event_s=said.newest_event_s,
                 sent_s=self._clock(),
                 signer=self._signer,
             )

@@ -1,7 +1,8 @@
 """Streams in memory: the ones used last, within a budget; the others lie in their stores.
 
 A stream is let go only through `on_evict`, which puts its state into its partition's store, so a
-budget that is too small costs time, never events.
+budget that is too small costs time, never events. What a checkpoint will want to publish of it
+stays, if there is room: else its state would have to be read and built again only for that.
 """
 
 import math
@@ -15,6 +16,7 @@ from streamlearn.core.model import Model
 UNMEASURED_BYTES = 1 << 20  # counted for a worker's first streams, until a checkpoint measures one
 TYPICAL_OF = 16  # measured sizes, about, whose mean is counted for a stream that is new
 OBJECTS_BYTES = 40 << 10  # learner, model, Python objects: 33 KiB with 8 columns and 2 classes
+LEFT_SHARE = 8  # a budget's 1/8 at most is for what streams that left have said
 ARRAYS_FACTOR = 1.15  # the published model beside the learner; what the allocator rounds up
 
 
@@ -26,6 +28,16 @@ def size_of(state: LearnerState) -> int:
     """
     arrays = sum(array.nbytes for array in state.arrays.values())
     return OBJECTS_BYTES + int(ARRAYS_FACTOR * arrays)
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What a stream's snapshot is made of."""
+
+    model: Model
+    offset: int
+    newest_event_s: float
+    slot: int  # of the newest snapshot
 
 
 @dataclass(slots=True)
@@ -46,6 +58,11 @@ class HotStream:
     def name(self) -> str:
         return self.learner.stream
 
+    def said(self) -> Said:
+        """For a snapshot of it as it is now; updates come first, so usually this was published."""
+        model = self.published or self.learner.model()
+        return Said(model, self.offset, self.newest_event_s, self.slot)
+
 
 class HotStreams:
     """Least recently used streams leave first, when bytes are over the budget."""
@@ -54,8 +71,10 @@ class HotStreams:
         self._budget = budget_bytes
         self._on_evict = on_evict
         self._streams: OrderedDict[tuple[int, str], HotStream] = OrderedDict()
+        self._left: OrderedDict[tuple[int, str], Said] = OrderedDict()
+        self._left_bytes = 0
         self._typical = float(UNMEASURED_BYTES)
-        self.bytes = 0
+        self.bytes = 0  # of the streams in memory
 
     def __len__(self) -> int:
         return len(self._streams)
@@ -70,8 +89,16 @@ class HotStreams:
             self._streams.move_to_end((partition, name))
         return stream
 
+    def left(self, partition: int, name: str) -> Said | None:
+        """What a stream that is not in memory had said when it left. Told once."""
+        said = self._left.pop((partition, name), None)
+        if said is not None:
+            self._left_bytes -= _bytes(said)
+        return said
+
     def add(self, stream: HotStream) -> None:
         """Keep a stream that was not in memory."""
+        self.left(stream.partition, stream.name)
         self._streams[stream.partition, stream.name] = stream
         stream.size = stream.size or int(self._typical)
         self.bytes += stream.size
@@ -84,17 +111,32 @@ class HotStreams:
 
     def make_room(self, keep: int = 0) -> None:
         """Evict until the budget holds, but never the `keep` used last."""
-        while self.bytes > self._budget and len(self._streams) > max(keep, 1):
+        while self.bytes + self._left_bytes > self._budget and len(self._streams) > max(keep, 1):
             stream = next(iter(self._streams.values()))
             self._on_evict(stream)
             self._forget(stream)
+            self._note(stream)
+
+    def _note(self, stream: HotStream) -> None:
+        """A stream left; the ones that left longest ago make room for it."""
+        said = self._left[stream.partition, stream.name] = stream.said()
+        self._left_bytes += _bytes(said)
+        while self._left_bytes > self._budget // LEFT_SHARE:
+            self.left(*next(iter(self._left)))
 
     def drop(self, partition: int, names: set[str] | None = None) -> None:
         """Forget streams of a partition without storing them; None: all of them."""
         for stream in self:
             if stream.partition == partition and (names is None or stream.name in names):
                 self._forget(stream)
+        for number, name in list(self._left):
+            if number == partition and (names is None or name in names):
+                self.left(number, name)
 
     def _forget(self, stream: HotStream) -> None:
         del self._streams[stream.partition, stream.name]
         self.bytes -= stream.size
+
+
+def _bytes(said: Said) -> int:
+    return sum(tensor.nbytes for tensor in said.model.tensors.values())

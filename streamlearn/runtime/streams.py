@@ -5,11 +5,12 @@ only to look at.
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from streamlearn.core.learner import StreamLearner
 from streamlearn.core.settings import LearnerSettings
 from streamlearn.runtime.checkpoint import encode
-from streamlearn.runtime.hot_streams import HotStream, HotStreams, size_of
+from streamlearn.runtime.hot_streams import HotStream, HotStreams, Said, size_of
 from streamlearn.runtime.partition import Partition
 
 
@@ -47,6 +48,15 @@ class Streams:
         found = HotStream(partition.number, learner, stored.source_offset, published)
         found.size, found.stored = size_of(stored.state), (stored.epoch, stored.source_offset)
         return found
+
+    def said(self, partition: Partition, name: str) -> Said:
+        """For the stream's next snapshot, wherever it is; its slot is the other one."""
+        stream = self.hot.get(partition.number, name)
+        if stream is not None:
+            stream.slot = 1 - stream.slot
+            return stream.said()
+        said = self.hot.left(partition.number, name) or self.visit(partition, name).said()
+        return replace(said, slot=1 - said.slot)
 
     def _evict(self, stream: HotStream) -> None:
         partition = self._partitions[stream.partition]

@@ -212,6 +212,7 @@ class Trainer:
         sources = Sources(
             hot=self._streams.hot,
             visit=self._streams.visit,
+            said=self._streams.said,
             updates_next=self._updates.next,
         )
         chosen = list(self._partitions.values())

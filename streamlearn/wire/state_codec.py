@@ -4,14 +4,15 @@ A state is one blob, the same on disk and (cut into parts) on the topic. Little-
 magic, version, size or hash is refused, by StateError, naming what is wrong:
 
      0  4s   magic b"SLST"
-     4  H    format version 1
+     4  H    format version 2; 1 is read, too
      6  H    compression of the body: 0 none, 1 zstd
      8  q    epoch of the worker that wrote it
     16  q    newest source offset that it covers, -1: none
     24  Q    bytes of the body, inflated
     32  Q    bytes of the body
     40  32s  sha256 over bytes 0..40 and the body
-    72  body safetensors: the arrays; metadata {"stream": ..., "meta": {...}}
+    72  body safetensors: a tensor a dtype (flat); metadata {"stream": ..., "meta": {...},
+             "layout": {...}}. Version 1: a tensor an array, no layout
 
 On the topic, states and a partition's markers (`marker_codec`) are envelopes (see there) of role
 `streamlearn.state`, with headers ce_subject (stream), ce_epoch, ce_kind (state, marker or
@@ -44,13 +45,14 @@ from streamlearn.wire.envelope import (
     unseal,
     whole,
 )
+from streamlearn.wire.flat import flatten, unflatten
 from streamlearn.wire.marker_codec import PartitionMarker
 from streamlearn.wire.signing import Signer, Verifier
 
 _HEAD = struct.Struct("<4sHHqqQQ32s")
 _HASHED = 40  # bytes of the head that the hash covers
-_MAGIC, _VERSION = b"SLST", 1
-_SAMPLE = 32 * 1024  # bytes tried before the whole body is compressed
+_MAGIC, _VERSION = b"SLST", 2
+_SAMPLE = 32 * 1024  # bytes tried before a body of more than four times as much is compressed
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -85,11 +87,9 @@ StateRecord: TypeAlias = StateBlob | PartitionMarker | Forgotten
 def encode(stored: StoredState) -> bytes:
     """One blob. Compressed only where a sample shrinks by a fifth: dense float32 does not."""
     try:
-        raw = tensor_bytes.pack(
-            stored.state.arrays,
-            {"stream": stored.stream, "meta": dict(stored.state.meta)},
-            max_bytes=MAX_STATE_BYTES,
-        )
+        tensors, layout = flatten(stored.state.arrays)
+        said = {"stream": stored.stream, "meta": dict(stored.state.meta), "layout": layout}
+        raw = tensor_bytes.pack(tensors, said, max_bytes=MAX_STATE_BYTES)
     except (UpdateError, TypeError, ValueError) as error:
         raise StateError(f"the state of {stored.stream!r} cannot be written: {error}") from error
     body, compression = _body(raw)
@@ -109,7 +109,7 @@ def encode(stored: StoredState) -> bytes:
 def _body(raw: bytes) -> tuple[bytes, int]:
     """What is stored of it, and its compression."""
     start = max(0, len(raw) // 2 - _SAMPLE // 2)
-    sample = raw[start : start + _SAMPLE]
+    sample = raw if len(raw) <= 4 * _SAMPLE else raw[start : start + _SAMPLE]
     packed = _compressed(sample)
     if len(packed) > 0.8 * len(sample):
         return raw, 0
@@ -128,14 +128,14 @@ def _sha256(head: bytes, body: bytes | memoryview) -> bytes:
 
 def covers(blob: bytes) -> tuple[int, int]:
     """(epoch, source offset) of a blob, without reading its body."""
-    epoch, source_offset, *_ = _head(blob, "a state")[1:]
+    epoch, source_offset, *_ = _head(blob, "a state")[2:]
     return epoch, source_offset
 
 
 def decode(blob: bytes, *, stream: str) -> StoredState:
     """The state in a blob. StateError: not a whole, unchanged state of `stream`."""
     what = f"the state of {stream!r}"
-    compression, epoch, source_offset, raw_size, claimed = _head(blob, what)
+    version, compression, epoch, source_offset, raw_size, claimed = _head(blob, what)
     body = memoryview(blob)[_HEAD.size :]
     if _sha256(blob[:_HASHED], body) != claimed:
         raise StateError(f"{what} is corrupt: its sha256 does not fit; {_REMEDY}")
@@ -144,6 +144,8 @@ def decode(blob: bytes, *, stream: str) -> StoredState:
             bytes(body), ("none", "zstd")[compression], raw_size, max_bytes=MAX_STATE_BYTES
         )
         arrays, said = tensor_bytes.unpack(raw)
+        if version > 1:
+            arrays = unflatten(arrays, said.get("layout"))
     except UpdateError as error:
         raise StateError(f"{what} is corrupt: {error}; {_REMEDY}") from error
     if said.get("stream") != stream or not isinstance(said.get("meta"), dict):
@@ -154,16 +156,16 @@ def decode(blob: bytes, *, stream: str) -> StoredState:
 _REMEDY = "remove the state directory to restore from the state topic"
 
 
-def _head(blob: bytes, what: str) -> tuple[int, int, int, int, bytes]:
-    """(compression, epoch, source offset, raw size, sha256), each within its bounds."""
+def _head(blob: bytes, what: str) -> tuple[int, int, int, int, int, bytes]:
+    """(version, compression, epoch, source offset, raw size, sha256), each within its bounds."""
     if len(blob) < _HEAD.size:
         raise StateError(f"{what} is cut off after {len(blob)} bytes; {_REMEDY}")
     magic, version, compression, epoch, offset, raw_size, size, claimed = _HEAD.unpack_from(blob)
     if magic != _MAGIC:
         raise StateError(f"{what} starts with {magic!r}, not {_MAGIC!r}; {_REMEDY}")
-    if version != _VERSION:
+    if not 1 <= version <= _VERSION:
         raise StateError(
-            f"{what} has format version {version}, not {_VERSION}: upgrade streamlearn"
+            f"{what} has format version {version}, not 1 to {_VERSION}: upgrade streamlearn"
         )
     if size != len(blob) - _HEAD.size:
         raise StateError(
@@ -171,7 +173,7 @@ def _head(blob: bytes, what: str) -> tuple[int, int, int, int, bytes]:
         )
     if compression > 1 or raw_size > MAX_STATE_BYTES or epoch < 0 or offset < -1:
         raise StateError(f"{what} is corrupt: impossible numbers in its head; {_REMEDY}")
-    return compression, epoch, offset, raw_size, claimed
+    return version, compression, epoch, offset, raw_size, claimed
 
 
 # --- the topic ---------------------------------------------------------------------------------

@@ -151,7 +151,7 @@ class Worker:
             TOPICS,
             worker_id="w",
             open_store=lambda number: MemoryStore(disk.setdefault(number, {})),
-            memory_budget_bytes=world.rng.choice([1, 1 << 30]),  # 1: all streams are cold
+            memory_budget_bytes=world.rng.choice([1, 1 << 18, 1 << 30]),  # cold: all, some, none
             publisher=self.publisher,
             log=world.kafka,
             metrics=self.metrics,

@@ -29,6 +29,7 @@ from streamlearn.wire import (
 )
 from streamlearn.wire.cloud_events import Message
 from streamlearn.wire.dead_letter_codec import DeadLetter
+from streamlearn.wire.envelope import Role
 from tests.crash.world import SETTINGS, frame
 from tests.wire.pictures import file_of
 
@@ -221,6 +222,29 @@ def test_streams_that_leave_memory_go_on_with_deltas() -> None:
         ("delta", 3),
         ("delta", 4),
     ]
+
+
+@pytest.mark.parametrize(("budget", "restored"), [(1 << 30, 0), (1 << 20, 0), (1, 3)])
+def test_a_snapshot_is_the_same_wherever_its_stream_is(
+    budget: int, restored: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In memory, just gone from there with room for what it said, or only on disk."""
+    bench = Bench(budget=budget)
+    for name in "abcd":
+        bench.learn(message(frame(name, 0)))
+    restore, loaded = StreamLearner.restore, []
+    monkeypatch.setattr(
+        StreamLearner, "restore", lambda *given: (loaded.append(1), restore(*given))[1]
+    )
+    bench.trainer.checkpoint()
+    assert len(loaded) == restored
+    assembler, found = update_codec.Assembler(), {}
+    for record in bench.kafka.read("snapshots", 0, 0, 99):
+        chunk = update_codec.decode(record.value, record.key, record.headers, role=Role.SNAPSHOTS)
+        whole = assembler.add(chunk)
+        if whole is not None and whole.update is not None:
+            found[whole.update.stream] = whole.update.result_hash, whole.header.source_offset
+    assert found == {name: (truth(frame(name, 0)), at) for at, name in enumerate("abcd")}
 
 
 def test_predictions_come_where_they_are_wanted() -> None:

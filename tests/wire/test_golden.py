@@ -1,4 +1,4 @@
-"""Format 1 as it was first written: later programs must read these bytes to the same values.
+"""Formats as they were first written: later programs must read these bytes to the same values.
 
 `golden/*.json` holds Kafka records: key and value in base64, headers as text. They are never
 written again; `python tests/wire/test_golden.py` adds those that are missing.
@@ -98,6 +98,11 @@ def frame() -> list[Message]:
     return [Message(FRAME.stream.encode(), value, headers)]
 
 
+def state() -> list[Message]:
+    blob = state_codec.encode(STATE)
+    return state_codec.seal_state(blob, stream="boiler-7", slot=1, part_bytes=300, signer=SIGNER)
+
+
 WRITERS: dict[str, Callable[[], list[Message]]] = {
     "frame": frame,
     "frame-images": frame,
@@ -106,9 +111,8 @@ WRITERS: dict[str, Callable[[], list[Message]]] = {
     "snapshot": lambda: update_codec.encode_model(model(2), slot=1, part_bytes=300, **SAID),
     "slow": lambda: update_codec.encode_slow(SLOW, epoch=1, signer=SIGNER),
     "heartbeat": lambda: [update_codec.encode_control(HEARTBEAT, signer=SIGNER)],
-    "state": lambda: state_codec.seal_state(
-        state_codec.encode(STATE), stream="boiler-7", slot=1, part_bytes=300, signer=SIGNER
-    ),
+    "state": state,
+    "state-v2": state,  # many arrays as few
     "state-marker": lambda: [state_codec.seal_marker(MARKER, signer=SIGNER)],
     "metrics": lambda: [metrics_codec.encode(registry(), worker="w-1", written_s=2.5)],
     "dead-letter": lambda: dead_letter_codec.encode(
@@ -124,7 +128,7 @@ WRITERS: dict[str, Callable[[], list[Message]]] = {
 
 
 def path(name: str) -> Path:
-    return GOLDEN / f"{name}-v1.json"
+    return GOLDEN / f"{name if name.endswith('-v2') else name + '-v1'}.json"
 
 
 def stored(name: str) -> list[Message]:
@@ -227,11 +231,12 @@ def test_heartbeat() -> None:
     assert repr(update_of("heartbeat").header) == repr(HEARTBEAT)
 
 
-def test_state_and_marker() -> None:
+@pytest.mark.parametrize("written", ["state", "state-v2"])
+def test_state_and_marker(written: str) -> None:
     reader = state_codec.StateReader(verifier=VERIFIER)
     records = [
         reader.add(value, key, headers)
-        for name in ("state", "state-marker")
+        for name in (written, "state-marker")
         for key, value, headers in stored(name)
     ]
     blob, marker = (record for record in records if record is not None)

@@ -14,9 +14,10 @@ from hypothesis.extra.numpy import array_shapes, arrays
 from streamlearn.core.learner import LearnerState, StreamLearner
 from streamlearn.core.records import Frame
 from streamlearn.core.settings import LearnerSettings
-from streamlearn.errors import StateError
+from streamlearn.errors import FormatError, StateError
 from streamlearn.wire import marker_codec, state_codec
 from streamlearn.wire.cloud_events import Message
+from streamlearn.wire.flat import unflatten
 from streamlearn.wire.signing import Signer, Verifier, generate_keys
 from streamlearn.wire.state_codec import (
     Forgotten,
@@ -130,13 +131,35 @@ def test_errors_name_what_is_wrong() -> None:
     for stream, changed, says in (
         ("other", blob, "belongs to 'büro'"),
         ("büro", b"XXXX" + blob[4:], "starts with b'XXXX'"),
-        ("büro", blob[:4] + b"\x02" + blob[5:], "format version 2.*upgrade"),
+        ("büro", blob[:4] + b"\x03" + blob[5:], "format version 3.*upgrade"),
         ("büro", blob[:-1] + b"\xff", "sha256"),
         ("büro", blob[:-1], "of its body"),
         ("büro", b"", "cut off after 0 bytes"),
     ):
         with pytest.raises(StateError, match=says):
             state_codec.decode(changed, stream=stream)
+
+
+@pytest.mark.parametrize(
+    "layout",
+    [
+        None,
+        {},
+        {"float64": [["x", [3]]]},  # too few values
+        {"float64": [["x", [5]]]},  # too many
+        {"float64": [["x", [-4]]]},
+        {"float64": [["x", [0, 1 << 70]], ["y", [4]]]},
+        {"float64": [["x", [4.0]]]},
+        {"float64": [["x", [2]], ["x", [2]]]},  # twice
+        {"float64": [["x"]]},
+        {"float64": 4},
+        {"float64": [["x", [4]]], "int8": []},
+        {"float64": [["x", [1] * 70 + [4]]]},  # more axes than NumPy has
+    ],
+)
+def test_a_layout_that_does_not_fit_is_refused(layout: Any) -> None:
+    with pytest.raises(FormatError, match="no layout"):
+        unflatten({"float64": np.arange(4.0)}, layout)
 
 
 def test_what_cannot_be_written_is_a_state_error() -> None:
