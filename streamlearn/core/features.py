@@ -6,6 +6,7 @@ In: rows of inputs (preprocess), the recent past and the recent labels. Out: one
     images (k w) | relu a (D) | 1 | z (d) | new (h * r) | labels (4 c) | relu b (D)
     `------------- view a -------------'
                                 `------ linear: the softmax heads ----'
+                                `-plain-'
                                 `-------------------- view b -------------------'
 
 images  of each of k image columns the block of w features that `vision` makes; k is mostly 0
@@ -161,6 +162,11 @@ class Layout:
     @property
     def n_linear(self) -> int:
         return self.b_start - self.linear_start
+
+    @property
+    def n_plain(self) -> int:
+        """Of the linear features, those that plain heads see: [1, z], which come first."""
+        return self.new_start - self.linear_start
 
     @property
     def a(self) -> slice:

@@ -56,7 +56,7 @@ __all__ = ["LateOutcome", "LearnerState", "Outcome", "StreamLearner"]
 
 KEEP_EVENTS, KEEP_SHARE, KEEP_LONGEST = 256, 8, 2048  # labelled events between weighings of keep:
 # at least KEEP_EVENTS, then this part of the events so far, at most KEEP_LONGEST
-STATE_FORMAT = 4
+STATE_FORMAT = 5
 _DEFAULTS = LearnerSettings()
 _UNSEEN = -2  # code of a label value that is no class yet
 
@@ -429,6 +429,7 @@ class StreamLearner:
                     "label_decays": list(settings.label_decays),
                     "windows": [window_name(window) for window in settings.windows],
                     "softmax_rates": [f"{rate:g}" for rate in settings.softmax_rates],
+                    "plain_rates": [f"{rate:g}" for rate in settings.plain_rates],
                     "trees": settings.trees,
                     "neighbours": settings.neighbours,
                     "stop_words": settings.stop_words,

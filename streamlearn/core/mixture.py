@@ -84,10 +84,11 @@ def head_names(settings: LearnerSettings) -> tuple[str, ...]:
 
 @lru_cache(maxsize=8)
 def view_heads(settings: LearnerSettings) -> tuple[str, ...]:
-    """Those whose weights are a matrix each: "ridge/a/100" ... "softmax/0.05"."""
+    """Those whose weights are a matrix each: "ridge/a/100" ... "softmax/z/0.02"."""
     return (
         *ridge_heads(settings.windows),
         *(f"softmax/{rate:g}" for rate in settings.softmax_rates),
+        *(f"softmax/z/{rate:g}" for rate in settings.plain_rates),
     )
 
 
@@ -113,7 +114,7 @@ class Mixture:
             self.roster.add(name, len(self.pool.likelihood), len(FIRST_LOCAL), CHEAP)
             self.pool.grow(FIRST_LOCAL)
         self._decays = np.array(settings.label_decays, np.float64)
-        self._rates = np.array(settings.softmax_rates, np.float32)
+        self._rates = np.array((*settings.softmax_rates, *settings.plain_rates), np.float32)
         self.experts = self._first_experts()
         layout = self.experts.layout
         self.ridge = RidgeHeads(settings.windows, (layout.n_a, layout.n_b))
@@ -208,7 +209,7 @@ class Mixture:
         views = ((old.a, layout.a), (old.b, layout.b), (old.linear, layout.linear))
         a, b, linear = (positions[was] - now.start for was, now in views)
         self.ridge.grow((a, b), (layout.n_a, layout.n_b), n_classes)
-        rates = len(settings.softmax_rates)
+        rates = len(self._rates)
         softmax = np.zeros((rates, n_classes, layout.n_linear), np.float32)
         was = experts.softmax.reshape(rates, experts.n_classes, old.n_linear)
         softmax[:, : experts.n_classes, linear] = was
@@ -353,7 +354,8 @@ class Mixture:
                 self.text.weigh(experts.keep_numbers(scores), scores, codes)
             self.text.learn(texts, codes)
             self._take_text()
-        learn_softmax(features, experts.layout.linear_start, codes, self._rates, experts.softmax)
+        start, seen = experts.layout.linear_start, self._seen_by_softmax()
+        learn_softmax(features, start, codes, self._rates, experts.softmax, seen)
         self.local.learn(features, experts.layout, codes, self.n, self.roster)
         experts.local = self.local.reader(self.roster)
         a = np.ascontiguousarray(features[:, experts.layout.a])
@@ -362,6 +364,11 @@ class Mixture:
         if self.ridge.learn(a, b, codes, self.n, new_class=new_class):
             self._take_ridge_weights()
         move_labels(experts.labels, self._decays, codes)
+
+    def _seen_by_softmax(self) -> NDArray[np.int64]:
+        """(K,) how many of the linear features each softmax head sees."""
+        layout, plain = self.experts.layout, len(self.settings.plain_rates)
+        return np.repeat((layout.n_linear, layout.n_plain), (len(self._rates) - plain, plain))
 
     def _review(self, n_events: int, n_drifts: int, new_class: bool) -> None:
         """Who brings nothing falls asleep, whose time has come wakes: from the next step on."""
@@ -465,8 +472,9 @@ class Mixture:
         if self.network is not None and self.roster.is_awake(NETWORK):
             tensors |= self.network.tensors()
         softmax = experts.softmax.reshape(len(self._rates), c, experts.layout.n_linear)
+        seen = [w[:, :n].copy() for w, n in zip(softmax, self._seen_by_softmax(), strict=True)]
         heads = view_heads(self.settings)
-        tensors |= dict(zip(heads, [*self.ridge.weights(), *softmax.copy()], strict=True))
+        tensors |= dict(zip(heads, [*self.ridge.weights(), *seen], strict=True))
         tensors |= self.local.tensors(self.roster)
         if self.text is not None:
             tensors |= self.text.tensors()

@@ -11,7 +11,7 @@ the same path and so with the same bits as the learner's own. Statistics that on
 | recent/means | (h, r) float64 | exponentially weighted, of standardised inputs |
 | labels/recent | (c, 1 + decays) float64 | last known label, recent frequencies |
 | ridge/a/100 ... ridge/b/inf | (F, C) float32 | a head each |
-| softmax/0.005 ... | (C, F) float32 | a head each |
+| softmax/0.005 ..., softmax/z/0.02 ... | (C, F), (C, 1 + d) float32 | a head each |
 | pool/weights, pool/stack, pool/serve, pool/keep | (K,), (2, K), (3,), (windows,) float64 | |
 | forest/feature, /threshold, /child, /unlikely | (T N,) int16, float32, int16, (T N, c) uint8 | |
 | neighbours/rows, neighbours/codes | (m, d) int8, (m,) int32 | recent events |
@@ -44,6 +44,7 @@ from streamlearn.core.features import (
     rates_of,
     tensors_hash,
 )
+from streamlearn.core.grown import grown
 from streamlearn.core.local_heads import LocalReader, local_heads
 from streamlearn.core.network import Network
 from streamlearn.core.network_head import NETWORK_HEADS, NetworkHead, spec_of
@@ -58,7 +59,7 @@ from streamlearn.errors import FormatError
 
 __all__ = ["MODEL_FORMAT", "Model", "SlowWeights"]
 
-MODEL_FORMAT = 4
+MODEL_FORMAT = 5
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -180,7 +181,8 @@ def _build(model: Model, inputs: Inputs) -> Experts:
     settings, tensors = model.manifest["settings"], model.tensors
     n_classes, d = len(model.classes), len(inputs)
     half_lives, decays = settings["half_lives"], settings["label_decays"]
-    windows, softmax_rates = settings["windows"], settings["softmax_rates"]
+    windows = settings["windows"]
+    softmax_rates, plain_rates = settings["softmax_rates"], settings["plain_rates"]
     vision = Vision(model.slow.tensors) if model.image_columns else None
     layout = Layout(
         n_random=random_width(settings["random_features"], d),
@@ -205,7 +207,7 @@ def _build(model: Model, inputs: Inputs) -> Experts:
         return stacked([get(name, (n_features, n_classes), np.float32) for name in names])
 
     sizes = int(settings["trees"]), int(settings["neighbours"])
-    first_local = 2 * len(windows) + len(softmax_rates)
+    first_local = 2 * len(windows) + len(softmax_rates) + len(plain_rates)
     n_heads = first_local + len(local_heads(*sizes))
     scale = get("input/scale", (2, d), np.float32)
     network, network_at = None, n_heads
@@ -233,8 +235,12 @@ def _build(model: Model, inputs: Inputs) -> Experts:
             raise ValueError(f"no list of stop words is called {stop_words!r}")
         copies = {name: tensors[name].copy() for name in tensors if name.startswith("text/")}
         text = TextWeights.of(copies, stop_words=stop_words)
-    shape = (n_classes, layout.n_linear)
+    shape, plain = (n_classes, layout.n_linear), (n_classes, layout.n_plain)
     softmax = [get(f"softmax/{rate}", shape, np.float32) for rate in softmax_rates]
+    softmax += [
+        grown(get(f"softmax/z/{rate}", plain, np.float32), 0, layout.n_linear - layout.n_plain)
+        for rate in plain_rates
+    ]
     return Experts(
         layout=layout,
         projections=project(model.slow, layout, scale),

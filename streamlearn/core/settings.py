@@ -26,6 +26,7 @@ class LearnerSettings:
     max_context_columns: int = 64  # above it, numbers get no recent-past features
     windows: tuple[float, ...] = (100.0, 1000.0, float("inf"))  # events, the heads' time scales
     softmax_rates: tuple[float, ...] = (0.005, 0.05)  # .02 and .1: elec2 at 256 .884, not .886
+    plain_rates: tuple[float, ...] = (0.02,)  # on [1, z] alone; .005: Hyperplane .923, not .925
     trees: int = 8  # of the forest; elec2 at 32: 5 lose .002 against 10; 0: none
     neighbours: int = 1024  # recent events compared; 500 lose .001..006 on RBF, trees; 0: none
     reservoir_per_class: int = 20
@@ -63,6 +64,7 @@ class LearnerSettings:
             "the shortest of half_lives": (min(self.half_lives, default=1.0), 1e-3),
             "the shortest of windows": (min(self.windows, default=0.0), 2.0),
             "the smallest of softmax_rates": (min(self.softmax_rates, default=0.0), 1e-6),
+            "the smallest of plain_rates": (min(self.plain_rates, default=1.0), 1e-6),
         }
         for name, (value, limit) in least.items():
             if not value >= limit:

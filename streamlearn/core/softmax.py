@@ -2,6 +2,9 @@
 
 In: features and class codes, in sequence. Out: weights (heads * C, F). Unlike the ridge heads they
 keep no statistics: a step of gradient for every SUB_BATCH events, each with the weights before.
+Plain heads see [1, z] alone, the first of these features: with fewer weights they follow a linear
+stream more closely. With one, what is served is better on Hyperplane (.925, not .914), LED (.758,
+.754) and breast_cancer (.960, .956), and the same within .003 on six others (steps of 32, 2 seeds).
 """
 
 import numba
@@ -18,10 +21,11 @@ def learn_softmax(
     codes: NDArray[np.int32],
     rates: NDArray[np.float32],
     weights: NDArray[np.float32],
+    n_seen: NDArray[np.int64],
 ) -> None:
     """Weights (K * C, F) move in place, on features[:, start : start + F] of n events.
 
-    Row k * C + c is class c of the head with rates[k].
+    Row k * C + c is class c of the head with rates[k], which sees the first n_seen[k] features.
     """
     width, n_features = weights.shape
     n_classes = width // len(rates)
@@ -39,7 +43,7 @@ def learn_softmax(
                 _error(error[i, k * n_classes : (k + 1) * n_classes], codes[first + i], rates[k])
         for k in range(width):
             e0, e1, e2, e3 = error[0, k], error[1, k], error[2, k], error[3, k]
-            for f in range(n_features):
+            for f in range(n_seen[k // n_classes]):
                 weights[k, f] -= (
                     rows[0, f] * e0 + rows[1, f] * e1 + rows[2, f] * e2 + rows[3, f] * e3
                 )

@@ -192,7 +192,7 @@ def test_the_outcome_counts(make_stream: MakeStream) -> None:
         assert outcome.n_labelled == len(known)
         assert outcome.n_correct == sum(named[i] == labels[i] for i in known)
         assert outcome.probabilities.shape == (100, len(outcome.classes))
-        assert len(outcome.head_weights) == len(outcome.heads) == 12
+        assert len(outcome.head_weights) == len(outcome.heads) == 13
         assert outcome.head_weights.sum() == pytest.approx(1.0)
     assert (outcome.probabilities.argmax(axis=1) == outcome.predicted).all()
 
