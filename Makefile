@@ -10,6 +10,7 @@
 #   make bench-streams   memory and speed with 10 to 100,000 streams in one worker
 #   make bench-startup   a subscriber's start and a worker's restore with 1,000 streams
 #   make chaos    kill workers and broker for MINUTES=30 while events flow; the verdict
+#   make fuzz     every codec under changed messages for MINUTES=10, and how many there were
 #   make soak     constant load for MINUTES=20: memory, handles, lag, latency and their slopes
 #   make setup    only the environment, in .venv
 #   make peers    the same, with the learners that benchmarks compare with
@@ -23,7 +24,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 .PHONY: help setup peers demo test check bench bench-learning bench-gpu bench-streams bench-startup \
-	chaos soak lock clean
+	chaos fuzz soak lock clean
 MINUTES ?=
 
 NEW_ENOUGH := import sys; raise SystemExit(sys.version_info < (3, 11))
@@ -90,6 +91,9 @@ bench-startup: setup
 
 chaos: setup
 	$(BIN)/python -m tests.crash.chaos --minutes $(or $(MINUTES),30) $(ARGS)
+
+fuzz: setup
+	$(BIN)/python -m tests.wire.fuzz --minutes $(or $(MINUTES),10) $(ARGS)
 
 soak: setup
 	$(BIN)/python benchmarks/soak.py --minutes $(or $(MINUTES),20) $(ARGS)

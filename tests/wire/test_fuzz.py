@@ -6,6 +6,7 @@ would. Derandomised: the same inputs on every run. A crash of the interpreter fa
 
 import hashlib
 import json
+import struct
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -218,6 +219,23 @@ def decode_state_record(value: bytes) -> None:
     state_codec.decode(record.blob, stream="s")
 
 
+STATE_BODY = tensor_bytes.pack(
+    {"float64": np.arange(9.0), "int8": np.arange(4, dtype=np.int8)},
+    {
+        "stream": "s",
+        "meta": {"a": 1},
+        "layout": {"float64": [["x", [3, 2]], ["y", [3]]], "int8": [["z", [4]]]},
+    },
+)
+
+
+def decode_lying_state(body: bytes) -> None:
+    head = struct.pack("<4sHHqqQQ", b"SLST", 2, 0, 3, 41, len(body), len(body))
+    blob = head + hashlib.sha256(head + body).digest() + body
+    arrays = state_codec.decode(blob, stream="s").state.arrays
+    assert sum(array.nbytes for array in arrays.values()) <= len(body)
+
+
 REQUESTS = request_codec.encode(
     request_codec.LabelRequests(
         "s", 7, 0, 41, (request_codec.Request("a-1", 5.5, "ok", 0.5, "between ok and ü"),) * 2
@@ -318,6 +336,7 @@ TARGETS = {
     "headers that lie": Target(with_lying_headers(DELTA), (headers_as_bytes(DELTA),), UPDATE),
     "safetensors": Target(unpack, RAW, (FormatError,)),
     "state": Target(lambda value: state_codec.decode(value, stream="s"), (STATE,), STATES),
+    "state, behind the hash": Target(decode_lying_state, (STATE_BODY,), STATES),
     "state record": Target(decode_state_record, (STATE,), STATES),
     "marker": Target(marker_codec.decode, (marker_codec.encode(MARKER),), STATES),
     "marker, behind the hash": Target(decode_lying_marker, (MARKER_TEXT, AMENDED_TEXT), STATES),
