@@ -49,8 +49,9 @@ def representatives(
 
     Each stands for the `count` events of its class that are most like it. `mode` says which of
     its class's groups it belongs to. A stray is far from all of them: noise, or something new; a
-    contradicted one lies among another class's events: look at its label. Where events have no
-    numbers, they are drawn by chance. Read from the state topic, so as old as the last checkpoint.
+    contradicted one lies among another class's events: look at its label. Events
+    with nothing but a label are drawn by chance. Read from the state topic, so as old as the last
+    checkpoint.
     """
     from streamlearn.core.representatives import gallery
     from streamlearn.runtime.past import Past

@@ -15,6 +15,7 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import csr_array
 
 from streamlearn.core.features import Layout, Projections, write_features
 from streamlearn.core.local_heads import LocalReader
@@ -126,6 +127,10 @@ class Experts:
     def text_logs(self, texts: Texts) -> NDArray[np.float32] | None:
         """(n, C) log-probabilities by the events' texts; None where the stream has none."""
         return None if self.text is None else self.text.predict(texts)
+
+    def gram_logs(self, grams: csr_array | None) -> NDArray[np.float32] | None:
+        """The same of the texts' grams."""
+        return None if self.text is None or grams is None else self.text.predict_grams(grams)
 
     def mix(self, scores: NDArray[np.float32]) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
         """The mixtures (n, 3, C) and what is served (n, C)."""

@@ -36,7 +36,7 @@ from streamlearn.core.vision import MAX_IMAGE_COLUMNS, block_width, draw_theta
 CLIP = 5.0  # standard deviations
 MAX_LABEL_CLASSES = 32  # classes whose recent labels are features, first come
 _SLOW_BLOCK = 64  # inputs drawn at a time; sizes are 64, 256, 1024
-_MIXED = 32  # M, directions of an image's features that relu a sees
+MIXED = 32  # M, directions of an image's features that relu a, and `encodings`, see
 _MIX_SCALE = 0.2  # they spread by about 1 then, as z W1 does: a block's variance is 13..48
 _SEED_OF_MIX = 0x6D6978  # beside the views 0 and 1
 
@@ -99,10 +99,10 @@ def draw_slow(
     if images:
         tensors |= draw_theta(seed)
         rng = np.random.default_rng([seed, _SEED_OF_MIX])
-        mix = rng.standard_normal((block_width(tensors), _MIXED), np.float32)
-        rows_of = rng.standard_normal((MAX_IMAGE_COLUMNS, _MIXED, n_random), np.float32)
+        mix = rng.standard_normal((block_width(tensors), MIXED), np.float32)
+        rows_of = rng.standard_normal((MAX_IMAGE_COLUMNS, MIXED, n_random), np.float32)
         tensors["image/mix"] = mix * np.float32(_MIX_SCALE)
-        tensors["a/images"] = rows_of / np.float32(np.sqrt(_MIXED))
+        tensors["a/images"] = rows_of / np.float32(np.sqrt(MIXED))
     for view, (name, rows) in enumerate((("a", 1), ("b", 1 + n_half_lives))):
         bias = np.random.default_rng([seed, view]).standard_normal(n_random, np.float32)
         blocks = [

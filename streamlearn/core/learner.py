@@ -32,6 +32,7 @@ from numpy.typing import NDArray
 from streamlearn.core.census import Census
 from streamlearn.core.cohort import Adapts, Learning, adapter_of, finish
 from streamlearn.core.drift import DriftMonitor
+from streamlearn.core.encodings import Encodings
 from streamlearn.core.grown import grown
 from streamlearn.core.kept_images import MOST_ASKED, KeptImages, first_of_each
 from streamlearn.core.mixture import Mixture, Tested
@@ -56,7 +57,8 @@ __all__ = ["LateOutcome", "LearnerState", "Outcome", "StreamLearner"]
 
 KEEP_EVENTS, KEEP_SHARE, KEEP_LONGEST = 256, 8, 2048  # labelled events between weighings of keep:
 # at least KEEP_EVENTS, then this part of the events so far, at most KEEP_LONGEST
-STATE_FORMAT = 5
+STATE_FORMAT = 6
+_PLAIN_FORMAT = 5  # without encodings, as before there were any
 _DEFAULTS = LearnerSettings()
 _UNSEEN = -2  # code of a label value that is no class yet
 
@@ -89,6 +91,7 @@ class StreamLearner:
         self._texts: tuple[str, ...] = ()  # columns that are read word by word
         self._images: tuple[str, ...] = ()  # image columns
         self._kept_images = KeptImages()
+        self._encodings = Encodings()
         self._standardiser = Standardiser()
         self._mixture = Mixture(settings, key)
         self._pending: PendingEvents | None = None
@@ -256,7 +259,7 @@ class StreamLearner:
             if self._texts:
                 self._mixture.add_texts()
             images = images_of(step, self._images)
-            learned = self._mixture.again(rows, images, tested)
+            learned = self._mixture.again(rows, texts_of(step, self._texts), images, tested)
         score = self.prequential.update(codes, predicted)  # 3
         wrong = np.where(codes < 0, -1, predicted != codes).astype(np.int8)
         self.drift.update(wrong, rows[:, self._inputs.numbers], step.event_time_s)
@@ -304,12 +307,17 @@ class StreamLearner:
     def _grow(self) -> None:
         """Room for all inputs, images and classes that there are now."""
         recent, n_images = self._inputs.recent, len(self._images)
+        self._encodings = self._encodings_now()
         self._mixture.grow(len(self._inputs), recent, len(self._classes), n_images)
         if self.settings.network != "off" and n_images:
             self._mixture.add_network("conv")
         elif self.settings.network == "all" and len(self._inputs):
             self._mixture.add_network("mlp")
         self._manifest = None
+
+    def _encodings_now(self) -> Encodings:
+        texts = bool(self._texts) and not self._inputs.number_names
+        return self._encodings.grown(texts=texts, n_images=len(self._images))
 
     def _publish_scale(self) -> None:
         experts = self._mixture.experts
@@ -328,9 +336,12 @@ class StreamLearner:
         new_class: bool,
     ) -> Taken:
         """Learn the labelled events. Returns where they were kept."""
-        scale = self._mixture.experts.inverse_std
+        scale, encoded = self._mixture.experts.inverse_std, None
         with_each = self._mixture.network_blocks(tested)
-        kept = self.rehearsal.offer(rows, codes, events, event_time_s, scale, with_each)
+        if self._encodings.width:
+            scale = self._encodings.scale(scale, numbers=bool(self._inputs.number_names))
+            encoded = self._mixture.encode(self._encodings, tested)
+        kept = self.rehearsal.offer(rows, codes, events, event_time_s, scale, with_each, encoded)
         if texts:
             self.rehearsal.note_words(kept, texts)
         if self._images:
@@ -351,19 +362,20 @@ class StreamLearner:
             n = self._mixture.n
             wait = min(max(KEEP_EVENTS, n // KEEP_SHARE), KEEP_LONGEST)
             if self._since_keep >= wait or n <= EAGER_EVENTS or new_class:
-                self.rehearsal.choose(scale)
+                self.rehearsal.choose(self._encodings.compared(scale))
                 self._weigh_keep()
                 self._since_keep = 0
         return kept
 
     def _weigh_keep(self) -> None:
         kept = self.rehearsal.uniform.kept()
+        rows = kept.rows[:, : len(self._inputs)]
         if not self._images:
-            self._mixture.weigh_keep(kept.rows, (), kept.codes)
+            self._mixture.weigh_keep(rows, (), kept.codes)
             return
         asked = first_of_each(kept.codes, MOST_ASKED)
         images = self._kept_images.of(kept.event[asked], len(self._images))
-        self._mixture.weigh_keep(kept.rows[asked], images, kept.codes[asked])
+        self._mixture.weigh_keep(rows[asked], images, kept.codes[asked])
 
     def _inner_loop(self) -> Adapts:
         return adapter_of(self.settings)
@@ -451,7 +463,7 @@ class StreamLearner:
             sizes = len(self._classes), len(self._inputs.number_names)
             parts["pending"] = self._pending.state(*sizes)
         meta: dict[str, Any] = {
-            "format": STATE_FORMAT,
+            "format": STATE_FORMAT if self._encodings.width else _PLAIN_FORMAT,
             "stream": self.stream,
             "settings": dict(_settings_json(self.settings)),
             "version": self.version,
@@ -461,6 +473,8 @@ class StreamLearner:
             "images": list(self._images),
             "classes": list(self._classes),
         }
+        if self._encodings.width:
+            meta["encodings"] = self._encodings.as_json(self._mixture.slow)
         scale = self._standardiser
         arrays: dict[str, NDArray[Any]] = {
             "scale/count": scale.count.copy(),
@@ -479,10 +493,10 @@ class StreamLearner:
     def restore(cls, state: LearnerState, settings: LearnerSettings) -> "StreamLearner":
         """Go on, to the bit, from what `state` gave. StateError where it doesn't fit."""
         meta, arrays = state.meta, state.arrays
-        if meta.get("format") != STATE_FORMAT:
+        if meta.get("format") not in (_PLAIN_FORMAT, STATE_FORMAT):
             raise StateError(
                 f"a learner's state of format {meta.get('format')!r}, and this program reads "
-                f"{STATE_FORMAT}: learn the stream again from the log"
+                f"{_PLAIN_FORMAT} and {STATE_FORMAT}: learn the stream again from the log"
             )
         then = {**_settings_json(_DEFAULTS), **meta.get("settings", {})}
         if then != _settings_json(settings):  # settings that are newer than the state: defaults
@@ -522,6 +536,7 @@ class StreamLearner:
         learner.prequential = Prequential.restore(meta["prequential"], parts["prequential"])
         learner.drift = DriftMonitor.restore(meta["drift"], parts["drift"])
         learner.rehearsal = Rehearsal.restore(meta["rehearsal"], parts["rehearsal"])
+        learner._take_encodings(meta.get("encodings"))
         if learner._pending is not None:
             learner._pending.resume(parts["pending"])
         shapes = {len(learner._inputs), learner._mixture.experts.layout.n_inputs, len(scale.mean)}
@@ -532,6 +547,19 @@ class StreamLearner:
         if len(learner._images) != int(meta["mixture"]["n_images"]):
             raise ValueError(f"images {learner._images}")
         return learner
+
+    def _take_encodings(self, meta: Mapping[str, Any] | None) -> None:
+        """Those of a state, which may be of another version: then kept events are encoded anew."""
+        self._encodings = Encodings.from_json(meta)
+        now = self._encodings_now()
+        if now.width and now.as_json(self._mixture.slow) != meta:
+            self._encodings = now
+            self.rehearsal.renew(self._encoded_again)
+
+    def _encoded_again(self, events: NDArray[np.int64]) -> NDArray[np.float64]:
+        """(m, w) of kept events, by their images; what they said is not kept whole."""
+        images = self._kept_images.of(events, len(self._images))
+        return self._mixture.encode_images(self._encodings, images, len(events))
 
 
 @lru_cache(maxsize=8)

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from streamlearn.core.grown import grown
+from streamlearn.core.grown import grown, inserted
 from streamlearn.core.reservoir import Kept
 from streamlearn.core.ward import CLOSER, FAR, FREE, all_costs, offer
 from streamlearn.errors import ConfigError, StateError
@@ -36,7 +36,7 @@ class Why(IntEnum):
     FREE = FREE  # a slot of its class was free
     FAR = FAR  # further from all centres than the two that merged for it from each other
     NEARER = CLOSER  # nearer to its centre than the member before
-    CHANCE = 3  # of a uniform sample, where there are no numbers to form clusters by
+    CHANCE = 3  # of a uniform sample, where there is nothing to form clusters by
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -96,6 +96,11 @@ class MicroClusters:
     @property
     def n_classes(self) -> int:
         return len(self.n_seen)
+
+    @property
+    def n_columns(self) -> int:
+        columns: int = self._centres.shape[1]
+        return columns
 
     @property
     def n_kept(self) -> NDArray[np.int64]:
@@ -213,6 +218,28 @@ class MicroClusters:
             self._replayed = grown(self._replayed, more)
             self.n_seen = grown(self.n_seen, more_classes)
             self._costs = grown(self._costs, more, fill=np.inf)
+
+    def insert(self, at: int, n: int) -> None:
+        """Make room for `n` columns before column `at`, unless that is yet to come."""
+        self._centres, self._members = (
+            inserted(array, at, n) for array in (self._centres, self._members)
+        )
+        self._errors = inserted(self._errors, at, n, fill=0)
+        self._scale = inserted(self._scale, at, n, fill=0)
+
+    def rewrite(self, first: int, values: NDArray[np.float64]) -> None:
+        """Other values (k, w) of the members in `members()`, in the columns from `first` on.
+
+        A centre moves as its member does; where that had none, it lies where its member lies.
+        """
+        self._grow(0, first + values.shape[1])
+        slots = np.flatnonzero(self._counts)
+        moved = self._centres[slots, first:] + (values - self._members[slots, first:])
+        self._centres[slots, first:] = np.where(np.isnan(moved), values, moved)
+        self._members[slots, first:] = values
+        if len(self._scale) < self._centres.shape[1]:
+            self._scale = grown(self._scale, self._centres.shape[1] - len(self._scale))
+        all_costs(self._centres, self._counts, self._scale, self._costs)
 
     def _rescale(self, scale: NDArray[np.float64]) -> None:
         """Take the spreads anew where one moved far enough; all costs follow."""

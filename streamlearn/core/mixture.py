@@ -12,9 +12,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import csr_array
 
 from streamlearn.core.adaptation import AdaptRequest, AdaptResult
 from streamlearn.core.drift import DriftReport
+from streamlearn.core.encodings import Encodings
 from streamlearn.core.experts import Experts, stacked
 from streamlearn.core.features import (
     Layout,
@@ -74,6 +76,7 @@ class Tested:
     served: NDArray[np.float32]  # (n, C)
     n_classes: int  # that were known
     heads: tuple[str, ...]  # (K,) that were there
+    grams: csr_array | None = None  # (n, BUCKETS) of the texts; None: the stream has none
 
 
 @lru_cache(maxsize=8)
@@ -157,15 +160,29 @@ class Mixture:
         before = experts.recent_means.copy()
         seen = experts.see(images, len(rows))
         features = experts.features(rows, seen, experts.recent_means)
+        grams = self._grams(texts)
         if experts.n_classes == 0:
             n, k = len(rows), len(self.heads)
             empty = np.zeros((n, 0), np.float32)
             none = empty.reshape(n, k, 0), np.zeros((n, 3, 0)), empty
-            return Tested(before, features, *none, 0, self.heads)
+            return Tested(before, features, *none, 0, self.heads, grams)
         network = experts.network_logits(features, images)
-        scores = experts.scores(features, experts.text_logs(texts), network)
+        scores = experts.scores(features, experts.gram_logs(grams), network)
         mixed, served = experts.mix(scores)
-        return Tested(before, features, scores, mixed, served, experts.n_classes, self.heads)
+        return Tested(before, features, scores, mixed, served, experts.n_classes, self.heads, grams)
+
+    def _grams(self, texts: Texts) -> csr_array | None:
+        return None if self.text is None else self.text.expert.grams(texts)
+
+    def encode(self, encodings: Encodings, tested: Tested) -> NDArray[np.float64]:
+        """(n, w) what the events' images and texts are like."""
+        blocks = tested.features[:, : self.experts.layout.image_width]
+        given = self.slow, tested.grams, self.settings.seed
+        return encodings.of(len(blocks), blocks, *given)
+
+    def encode_images(self, encodings: Encodings, images: Images, n: int) -> NDArray[np.float64]:
+        """(n, w) the same of n events' images alone."""
+        return encodings.of(n, self.experts.see(images, n), self.slow, None, self.settings.seed)
 
     def keep(self, tested: Tested) -> NDArray[np.float32]:
         """(n, C) what `keep` says of a tested step, before it is learned."""
@@ -184,10 +201,11 @@ class Mixture:
         experts = self.experts
         features = experts.features(rows, experts.see(images, len(rows)))
         network = experts.network_logits(features, images)
-        scores = experts.scores(features, experts.text_logs(texts), network)
+        grams = self._grams(texts)
+        scores = experts.scores(features, experts.gram_logs(grams), network)
         mixed, served = experts.mix(scores)
         before = experts.recent_means.copy()
-        return Tested(before, features, scores, mixed, served, n_known, self.heads)
+        return Tested(before, features, scores, mixed, served, n_known, self.heads, grams)
 
     def grow(self, n_inputs: int, recent: tuple[int, ...], n_classes: int, n_images: int) -> None:
         """Room for more inputs, classes and image columns; what was learned stays."""
@@ -286,7 +304,9 @@ class Mixture:
         self._take_pool()
         self._take_text()
 
-    def again(self, rows: NDArray[np.float64], images: Images, tested: Tested) -> Tested:
+    def again(
+        self, rows: NDArray[np.float64], texts: Texts, images: Images, tested: Tested
+    ) -> Tested:
         """The same step after `grow`: features of the new layout, and no score for new classes."""
         experts = self.experts
         r = tested.recent_before.shape[1]
@@ -303,6 +323,7 @@ class Mixture:
             grown(tested.served, 0, more),
             tested.n_classes,
             self.heads,
+            self._grams(texts),  # of columns that were not read as texts before, too
         )
 
     def _scores_again(self, tested: Tested) -> NDArray[np.float32]:
@@ -352,7 +373,10 @@ class Mixture:
         if self.text is not None:
             if tested.n_classes:
                 self.text.weigh(experts.keep_numbers(scores), scores, codes)
-            self.text.learn(texts, codes)
+            grams = tested.grams
+            if labelled is not None and grams is not None:
+                grams = grams[labelled]
+            self.text.learn(texts, codes, grams)
             self._take_text()
         start, seen = experts.layout.linear_start, self._seen_by_softmax()
         learn_softmax(features, start, codes, self._rates, experts.softmax, seen)

@@ -51,12 +51,17 @@ class Modes:
 
 
 def find_modes(
-    kept: Kept, variances: NDArray[np.float64], scale: NDArray[np.float64] | None = None
+    kept: Kept,
+    variances: NDArray[np.float64],
+    scale: NDArray[np.float64] | None = None,
+    *,
+    overlap: bool = False,
 ) -> Modes:
     """The modes of each class of `kept`, whose centres' events vary by `variances` (k, d).
 
     `scale` (d,) is 1 / spread of each column (None: all 1). A missing number counts as its
-    class's mean. Cost: k^2 d for k centres in all.
+    class's mean. `overlap`: classes do, so none contradicts another. Cost: k^2 d for k centres
+    in all.
     """
     n_classes = int(kept.codes.max(initial=-1)) + 1
     mode = np.full(len(kept.codes), -1, np.int32)
@@ -66,7 +71,8 @@ def find_modes(
         return Modes(mode, verdict, n_modes)
     scale = np.ones(kept.rows.shape[1]) if scale is None else scale
     points = filled(kept) * scale
-    verdict[contradicted(points, kept)] = Verdict.CONTRADICTED
+    if not overlap:
+        verdict[contradicted(points, kept)] = Verdict.CONTRADICTED
     for code in range(n_classes):
         own = np.flatnonzero((kept.codes == code) & (verdict == Verdict.TYPICAL))
         if len(own):

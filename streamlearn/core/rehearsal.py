@@ -1,16 +1,16 @@
 """Stage 6, rehearsal: what a stream remembers of its past, to weigh `keep` by and to replay.
 
-In: a step's raw rows, class codes, event counts and times, the inputs' scale. Out: `kept()`, and
-`replay(n)`, from whichever of two samples recalls better: micro-clusters, which cover a class with
-few centres, or a uniform reservoir, which follows a class that moves; and without what other
-classes' events contradict (`contradiction`), where it recalls more without. The samples themselves
-lie in `microclusters` and `reservoir`; here they stand side by side, with a slice of events that
-neither was offered (`recall`), by which `choose` decides.
+In: a step's raw rows and encodings, class codes, event counts and times, their scale. Out:
+`kept()`, and `replay(n)`, from whichever of two samples recalls better: micro-clusters, which
+cover a class with few centres, or a uniform reservoir, which follows a class that moves; and
+without what other classes' events contradict (`contradiction`), where it recalls more without. The
+samples themselves lie in `microclusters` and `reservoir`; here they stand side by side, with a
+slice of events that neither was offered (`recall`), by which `choose` decides.
 
 What a class has of all three is fixed, so memory grows with classes and inputs, never with events.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -60,6 +60,7 @@ class Rehearsal:
         self.clusters = MicroClusters(capacity=capacity)
         self.uniform = UniformReservoir(capacity=capacity, key=key)
         self.held = UniformReservoir(capacity=HELD_PER_CLASS, key=key ^ _HELD_KEY)
+        self.n_numbers = 0  # d: columns of kept rows before the encodings'
         self.trusted = CLUSTERS
         self.recalls: dict[str, float] = {}  # by sample, when last asked; NaN: nothing to ask
         self.n_seen: NDArray[np.int64] = np.zeros(0, np.int64)  # (C,) labelled events offered
@@ -74,12 +75,20 @@ class Rehearsal:
         event_time_s: NDArray[np.float64],
         scale: NDArray[np.float64],
         companions: Values | None = None,
+        encoded: NDArray[np.float64] | None = None,
     ) -> Taken:
         """Offer a step's events, oldest first; codes (n,) are -1 where unlabelled.
 
-        `scale` (d,): 1 / spread of each input. `companions`: further values of each event (n, ...)
-        by name, which go with it wherever it is kept, and come back with `replay`: logits, pixels.
+        `encoded` (n, w): more columns of each event, see `encodings`; they stand behind those of
+        `rows` (n, d). `scale` (d + w,): 1 / spread of each column. `companions`: further values of
+        each event (n, ...) by name, which go with it wherever it is kept, and come back with
+        `replay`: logits, pixels.
         """
+        self._widen(rows.shape[1])
+        if encoded is not None:
+            if not self.clusters.n_columns:
+                self._form_anew()
+            rows = np.concatenate([rows, encoded], axis=1)
         asked = self._asked(codes, event)
         if asked.any():
             held = np.where(asked, codes, -1).astype(np.int32)
@@ -92,6 +101,35 @@ class Rehearsal:
         for name, slots in ((CLUSTERS, clusters), (UNIFORM, uniform)):
             self._companions[name].take(slots, given, n_slots=n_slots)
         return Taken(clusters, self.clusters.why(clusters), uniform)
+
+    def _widen(self, n_numbers: int) -> None:
+        """Room for more inputs, before the encodings."""
+        more = n_numbers - self.n_numbers
+        if more > 0:
+            for sample in (self.clusters, self.uniform, self.held):
+                sample.insert(self.n_numbers, more)
+            self.n_numbers = n_numbers
+
+    def renew(self, encode: Callable[[NDArray[np.int64]], NDArray[np.float64]]) -> None:
+        """Events are encoded otherwise from now on: `encode` gives (m, w) of kept ones, by count.
+
+        What is held out begins anew, its events' images are not kept; and so do the clusters,
+        where nothing is known of their events, or was when they formed.
+        """
+        self.held = UniformReservoir(capacity=HELD_PER_CLASS, key=self.held.key)
+        self.uniform.rewrite(self.n_numbers, encode(self.uniform.kept().event))
+        members = self.clusters.members()
+        values = encode(members.event)
+        if self.n_numbers or (members.rows.shape[1] and not np.isnan(values).all(axis=1).any()):
+            self.clusters.rewrite(self.n_numbers, values)
+        else:
+            self._form_anew()
+
+    def _form_anew(self) -> None:
+        """Clusters that formed by nothing would take in all that comes, wherever it lies."""
+        self.clusters = MicroClusters(capacity=self.clusters.capacity)
+        self.left_out[CLUSTERS] = np.zeros(0, np.int64)
+        self._companions[CLUSTERS] = Companions()
 
     def note_words(self, taken: Taken, texts: Mapping[str, Sequence[str | None]]) -> None:
         """The beginning of what kept events said, so that people can read it."""
@@ -131,7 +169,7 @@ class Rehearsal:
     def choose(self, scale: NDArray[np.float64]) -> None:
         """Ask both samples for the held-out events, and trust the one that recalls better.
 
-        Without numbers all events lie at one place for the clusters: then the uniform one.
+        Without columns all events lie at one place for the clusters: then the uniform one.
         """
         if not len(scale):
             self.trusted = UNIFORM
@@ -198,6 +236,8 @@ class Rehearsal:
     def state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
         """Everything needed to go on: a JSON-able dict, and arrays."""
         meta: dict[str, Any] = {"key": self.key, "trusted": self.trusted}
+        if self.clusters.n_columns > self.n_numbers:
+            meta["n_numbers"] = self.n_numbers
         meta["recalls"] = {n: None if r != r else r for n, r in self.recalls.items()}
         arrays: dict[str, NDArray[Any]] = {"n_seen": self.n_seen.copy()}
         for name, sample in {**self._samples, _HELD: self.held}.items():
@@ -219,6 +259,7 @@ class Rehearsal:
             rehearsal.uniform = UniformReservoir.restore(meta[UNIFORM], _part(arrays, UNIFORM))
             rehearsal.held = UniformReservoir.restore(meta[_HELD], _part(arrays, _HELD))
             rehearsal.n_seen = np.array(arrays["n_seen"], np.int64)
+            rehearsal.n_numbers = int(meta.get("n_numbers", rehearsal.clusters.n_columns))
             for name in rehearsal.left_out:
                 rehearsal.left_out[name] = np.array(arrays[f"{name}/left_out"], np.int64)
             nan = float("nan")

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamlearn.core.companions import unpacked
+from streamlearn.core.encodings import Encodings
 from streamlearn.core.kept_images import KeptImages
 from streamlearn.core.microclusters import Representative, Why
 from streamlearn.core.modes import Modes, Verdict, find_modes
@@ -66,7 +67,8 @@ def gallery(state: LearnerState) -> Gallery:
         spread = Standardiser()
         for name in ("count", "mean", "squares"):
             setattr(spread, name, np.asarray(arrays[f"scale/{name}"], np.float64))
-        scale = spread.inverse_std()
+        encodings = Encodings.from_json(meta.get("encodings"))
+        scale = encodings.scale(spread.inverse_std(), numbers=bool(inputs.number_names))
         classes: list[Label] = list(meta["classes"])
         images = [str(name) for name in meta["images"]]
         names = str(meta["stream"]), int(meta["version"]), int(meta["n_events"])
@@ -75,8 +77,9 @@ def gallery(state: LearnerState) -> Gallery:
             f"the state of stream {meta.get('stream')!r} lacks {error}: it is not whole, or of "
             "another version of streamlearn"
         ) from error
+    overlap = encodings.overlap and not inputs.number_names
     if len(scale):
-        sample, chosen, modes = _clustered(rehearsal, scale)
+        sample, chosen, modes = _clustered(rehearsal, scale, overlap=overlap)
     else:
         sample, chosen, modes = _drawn(rehearsal)
     with_them = rehearsal.companions_of(sample, np.array([one.slot for one in chosen], np.int64))
@@ -93,19 +96,20 @@ def gallery(state: LearnerState) -> Gallery:
 
 
 def _clustered(
-    rehearsal: Rehearsal, scale: NDArray[np.float64]
+    rehearsal: Rehearsal, scale: NDArray[np.float64], *, overlap: bool
 ) -> tuple[str, list[Representative], Modes]:
     """Micro-clusters, and their modes in the same order."""
     clusters = rehearsal.clusters
     centres = clusters.kept()
-    found = find_modes(centres, clusters.variances(), scale[: centres.rows.shape[1]])
+    scale = scale[: centres.rows.shape[1]]
+    found = find_modes(centres, clusters.variances(), scale, overlap=overlap)
     chosen = [one for code in range(clusters.n_classes) for one in clusters.representatives(code)]
     at = np.searchsorted(centres.slots, [one.slot for one in chosen])
     return CLUSTERS, chosen, Modes(found.mode[at], found.verdict[at], found.n_modes)
 
 
 def _drawn(rehearsal: Rehearsal) -> tuple[str, list[Representative], Modes]:
-    """Without numbers all events lie at one place: the uniform sample, and no modes."""
+    """With nothing but labels all events lie at one place: the uniform sample, and no modes."""
     uniform = rehearsal.uniform
     kept, replayed, nothing = uniform.kept(), uniform.replayed(), np.zeros(0)
     chosen = [

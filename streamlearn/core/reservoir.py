@@ -22,7 +22,7 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from streamlearn.core.grown import grown
+from streamlearn.core.grown import grown, inserted
 from streamlearn.errors import ConfigError, StateError
 
 
@@ -177,6 +177,15 @@ class UniformReservoir:
             self._time_s = grown(self._time_s, more_slots)
             self._replayed = grown(self._replayed, more_slots)
             self.n_seen = grown(self.n_seen, more_slots // self.capacity)
+
+    def insert(self, at: int, n: int) -> None:
+        """Make room for `n` columns before column `at`, unless that is yet to come."""
+        self._rows = inserted(self._rows, at, n)
+
+    def rewrite(self, first: int, values: NDArray[np.float64]) -> None:
+        """Other values (m, w) in the columns from `first` on of what is in `kept()`."""
+        self._grow(0, first + values.shape[1])
+        self._rows[self.kept().slots, first:] = values
 
     def state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
         """Everything needed to go on: a JSON-able dict and arrays. Only taken slots are in it."""

@@ -20,6 +20,7 @@ from typing import Any
 import numba
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import csr_array
 
 from streamlearn.core.pool import CLIP, KEEP_RATE, mix_scores
 from streamlearn.core.records import Frame
@@ -126,9 +127,9 @@ class TextHead:
             self.gain[code] = discount * self.gain[code] + gains[i]
             self.count[code] = discount * self.count[code] + 1.0
 
-    def learn(self, texts: Texts, codes: NDArray[np.int32]) -> None:
-        """Learn a step's texts; codes (n,), -1 where unlabelled."""
-        self.expert.learn(texts, codes)
+    def learn(self, texts: Texts, codes: NDArray[np.int32], grams: csr_array | None) -> None:
+        """Learn a step's texts and their grams; codes (n,), -1 where unlabelled."""
+        self.expert.learn(texts, codes, grams)
         self._tensors = None
 
     def tensors(self) -> dict[str, NDArray[Any]]:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from streamlearn.core.companions import MAX_WORDS, packed, unpacked
 from streamlearn.core.learner import LearnerState, StreamLearner
@@ -125,16 +126,10 @@ def test_images_of_members_are_shown_as_they_are_learned() -> None:
             assert one.images == {}
 
 
-def test_without_numbers_they_are_drawn_by_chance_and_nobody_is_contradicted() -> None:
-    rng = np.random.default_rng(6)
-    codes = rng.integers(2, size=200).astype(np.int32)
-    pixels = rng.integers(0, 256, size=(200, 28, 28)).astype(np.uint8)
-    words = tuple(f"event {i} {'warm' if code else 'cold'}" for i, code in enumerate(codes))
-    frame = Frame(
-        "s", (), np.zeros((200, 0)), codes, ("a", "b"), np.arange(200.0),
-        images={"photo": ImageColumn.of(pixels)}, texts={"note": words},
-    )  # fmt: skip
-    learner = StreamLearner("s", replace(SETTINGS, network="off"))
+def test_with_nothing_but_labels_they_are_drawn_by_chance() -> None:
+    codes = np.random.default_rng(6).integers(2, size=200).astype(np.int32)
+    frame = Frame("s", (), np.zeros((200, 0)), codes, ("a", "b"), np.arange(200.0))
+    learner = StreamLearner("s", SETTINGS)
     learner.learn(frame)
     found = gallery(learner.state())
     assert found.trusted == "uniform"
@@ -144,6 +139,77 @@ def test_without_numbers_they_are_drawn_by_chance_and_nobody_is_contradicted() -
     for one in found.shown:
         assert (one.mode, one.verdict, one.why) == (None, Verdict.TYPICAL, Why.CHANCE)
         assert one.count in (4, 5, 6) and one.label == ("a", "b")[codes[one.event]]
-        np.testing.assert_array_equal(one.images["photo"], pixels[one.event])
-        assert one.texts in ({"note": words[one.event]}, {})
-    assert sum(bool(one.texts) for one in found.shown) > 30  # before there were words, none
+
+
+def bars(n: int) -> tuple[Frame, NDArray[np.int64]]:
+    """Class "a" lies or stands, "b" leans; one event of "a" is a blot. And which of these (n,)."""
+    rng = np.random.default_rng(8)
+    kind = rng.integers(3, size=n)
+    kind[n // 2] = 3
+    pixels = rng.integers(0, 80, size=(n, 28, 28)).astype(np.uint8)
+    for i, which in enumerate(kind.tolist()):
+        light = int(rng.integers(150, 250))
+        if which == 0:
+            pixels[i, 12:15, 3:25] = light
+        elif which == 1:
+            pixels[i, 3:25, 12:15] = light
+        elif which == 2:
+            for row in range(3, 25):
+                pixels[i, row, row : row + 3] = light
+        else:
+            pixels[i] = rng.integers(0, 256, size=(28, 28))
+    codes = (kind == 2).astype(np.int32)
+    shown = {"photo": ImageColumn.of(pixels)}
+    return Frame("s", (), np.zeros((n, 0)), codes, ("a", "b"), np.arange(n * 1.0), images=shown), (
+        kind
+    )
+
+
+def test_images_alone_form_groups_with_counts_and_a_blot_is_none_of_them() -> None:
+    frame, kind = bars(600)
+    learner = StreamLearner("s", replace(SETTINGS, network="off"))
+    for start in range(0, 600, 100):
+        learner.learn(frame.rows(start, start + 100))
+    found = gallery(learner.state())
+    assert found.n_modes == {"a": 2, "b": 1} and found.trusted == "microclusters"
+    held = learner.rehearsal.held.n_seen.sum()
+    assert sum(one.count for one in found.shown) == 600 - held
+    for label in ("a", "b"):
+        own = [one for one in found.shown if one.label == label]
+        assert len(own) == 20 and own[0].count > 10
+        modes = {(one.mode, int(kind[one.event])) for one in own if one.mode is not None}
+        assert len(modes) == found.n_modes[label]  # each mode is one kind, each kind one mode
+    blot = [one for one in found.shown if one.event == 300]
+    assert [(one.verdict is Verdict.TYPICAL, one.count) for one in blot] == [(False, 1)]
+    for one in found.shown:
+        assert one.why is not Why.CHANCE and not one.values
+        np.testing.assert_array_equal(one.images["photo"], frame.images["photo"].pixels[one.event])
+
+
+def test_texts_alone_form_groups_with_counts_and_nobody_is_contradicted() -> None:
+    """Patterns of machines' messages, whatever their class."""
+    rng = np.random.default_rng(9)
+    kind = rng.integers(3, size=600)
+    said = (
+        "connection from host h{} was refused after {} ms",
+        "disk {} is full, {} blocks are left",
+        "user u{} has logged in from terminal {}",
+    )
+    words = [said[k].format(*rng.integers(9000, size=2)) for k in kind]
+    codes = rng.integers(2, size=600).astype(np.int32)
+    times = np.arange(600.0)
+    texts = {"note": tuple(words)}
+    frame = Frame("s", (), np.zeros((600, 0)), codes, ("a", "b"), times, texts=texts)
+    learner = StreamLearner("s", SETTINGS)
+    for start in range(0, 600, 100):
+        learner.learn(frame.rows(start, start + 100))
+    found = gallery(learner.state())
+    assert found.n_modes == {"a": 3, "b": 3} and found.trusted == "uniform"
+    for label in ("a", "b"):
+        own = [one for one in found.shown if one.label == label]
+        assert len(own) == 20 and own[0].count > 10
+        modes = {(one.mode, words[one.event].split()[0]) for one in own if one.mode is not None}
+        assert len(modes) == 3
+    for one in found.shown:
+        assert (one.verdict, one.texts) == (Verdict.TYPICAL, {"note": words[one.event]})
+        assert one.why is not Why.CHANCE

@@ -383,3 +383,17 @@ def test_a_state_that_lacks_something_is_refused(name: str) -> None:
         TextExpert.restore(meta, {k: a for k, a in arrays.items() if k != name})
     with pytest.raises(StateError, match=r"restore what state|corrupt"):
         TextExpert.restore(meta, {**arrays, name: arrays[name][:-1]})
+
+
+def test_grams_that_are_known_already_teach_the_same() -> None:
+    rng = np.random.default_rng(12)
+    words = [f"w{i} {'rain' if i % 2 else 'goal'} w{i % 7}" for i in rng.integers(90, size=120)]
+    codes = np.array([int("rain" in text) for text in words])
+    codes[rng.random(120) < 0.3] = -1
+    one, other = TextExpert(key=7), TextExpert(key=7)
+    for start in range(0, 120, 24):
+        texts = {"title": tuple(words[start : start + 24])}
+        one.learn(texts, codes[start : start + 24])
+        other.learn(texts, codes[start : start + 24], hashed_grams(texts))
+    for name, array in one.state()[1].items():
+        np.testing.assert_array_equal(array, other.state()[1][name])

@@ -13,7 +13,7 @@ from streamlearn.core.text.grams import (
     stop_word_list,
     tokens,
 )
-from streamlearn.core.text.weights import Texts, TextWeights
+from streamlearn.core.text.weights import Texts, TextWeights, csr_parts
 
 __all__ = [
     "BUCKETS",
@@ -22,6 +22,7 @@ __all__ = [
     "TextSettings",
     "TextWeights",
     "Texts",
+    "csr_parts",
     "hashed_grams",
     "stop_word_list",
     "tokens",

@@ -17,8 +17,15 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import csr_array
 
-from streamlearn.core.text.grams import BUCKETS, STOP_WORD_LISTS, hashed_grams, stop_word_list
+from streamlearn.core.text.grams import (
+    BUCKETS,
+    STOP_WORD_LISTS,
+    below,
+    hashed_grams,
+    stop_word_list,
+)
 from streamlearn.core.text.replay import TextReplay
 from streamlearn.core.text.table import admit, largest, learn_rows
 from streamlearn.core.text.weights import (
@@ -121,8 +128,13 @@ class TextExpert:
             tensor.flags.writeable = False
         return tensors
 
-    def learn(self, columns: Texts, codes: NDArray[np.integer[Any]]) -> None:
-        """Learn n events in sequence: class codes (n,), -1 where unlabelled (left out)."""
+    def learn(
+        self, columns: Texts, codes: NDArray[np.integer[Any]], grams: csr_array | None = None
+    ) -> None:
+        """Learn n events in sequence: class codes (n,), -1 where unlabelled (left out).
+
+        `grams` (n, BUCKETS): the texts', where somebody has hashed them already.
+        """
         labelled = np.flatnonzero(np.asarray(codes) >= 0)
         if len(labelled) == 0:
             return
@@ -133,11 +145,12 @@ class TextExpert:
         self.grow(1 + int(new_codes.max()))
         old, old_codes = self._replay.draw(self.n_texts, len(new_codes))
         n_old = len(old_codes)
-        both = {
-            name: new.get(name, [None] * len(labelled)) + old.get(name, [None] * n_old)
-            for name in {**new, **old}
-        }
-        grams = hashed_grams(both, stop_words=stop_word_list(self.settings.stop_words))
+        if grams is None:
+            grams = self.grams(new)
+        elif len(labelled) < len(codes):
+            grams = grams[labelled]
+        if n_old:
+            grams = below(grams, self.grams(old))
         self.n_texts += len(new_codes)
         touched = self._admit(grams.indices[: grams.indptr[len(new_codes)]])
         order = np.arange(len(new_codes) + n_old)
@@ -162,6 +175,10 @@ class TextExpert:
         self._prior += np.bincount(new_codes, minlength=self.n_classes).astype(np.float32)
         serve(np.flatnonzero(touched), self._buckets, self._weights, self._served)
         self._replay.offer(self.n_texts - len(new_codes), new, new_codes)
+
+    def grams(self, columns: Texts) -> csr_array:
+        """(n, BUCKETS) of n events' texts: what is predicted, and learned, from."""
+        return hashed_grams(columns, stop_words=stop_word_list(self.settings.stop_words))
 
     def view(self) -> TextWeights:
         """What is served, in arrays that change with the next `learn` or `grow`: not to keep."""

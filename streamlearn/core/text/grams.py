@@ -99,6 +99,14 @@ def hashed_grams(
     return csr_array((counts, indices, indptr), shape=(n, BUCKETS))
 
 
+def below(first: csr_array, then: csr_array) -> csr_array:
+    """The rows of one, and then those of another."""
+    indptr = np.concatenate([first.indptr, first.indptr[-1] + then.indptr[1:]])
+    indices = np.concatenate([first.indices, then.indices])
+    counts = np.concatenate([first.data, then.data])
+    return csr_array((counts, indices, indptr), shape=(len(indptr) - 1, BUCKETS))
+
+
 def _normalised(text: str) -> tuple[str, str]:
     """The text as written and case-folded, composed, cut at MAX_CHARACTERS."""
     text = text[:MAX_CHARACTERS]
