@@ -61,14 +61,15 @@ class Encodings:
 
         `blocks` (n, k v) of images, see `vision`; `grams` (n, BUCKETS) of texts.
         """
-        encoded = np.full((n, self.width), np.nan)
-        at = DIRECTIONS * self.texts
+        of_texts = np.full((n, DIRECTIONS * self.texts), np.nan)
+        of_images = np.full((n, DIRECTIONS * self.n_images), np.nan)
         if self.texts and grams is not None:
             indptr, indices, counts = csr_parts(grams)
-            hash_grams(indptr, indices, counts, np.uint64(seed), encoded[:, :at])
+            hash_grams(indptr, indices, counts, np.uint64(seed), of_texts)
         if self.n_images and blocks is not None:
-            mix_blocks(blocks, slow.tensors["image/mix"], encoded[:, at:])
-        return encoded
+            # one layout, or numba compiles it twice
+            mix_blocks(np.ascontiguousarray(blocks), slow.tensors["image/mix"], of_images)
+        return np.concatenate([of_texts, of_images], axis=1)
 
     def scale(self, inverse_std: NDArray[np.float64], *, numbers: bool) -> NDArray[np.float64]:
         """(d + w,) of all columns, given the inputs' (d,); `numbers`: some are of number columns.

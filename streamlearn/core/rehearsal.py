@@ -86,7 +86,7 @@ class Rehearsal:
         """
         self._widen(rows.shape[1])
         if encoded is not None:
-            if not self.clusters.n_columns:
+            if self._formed_by_little():
                 self._form_anew()
             rows = np.concatenate([rows, encoded], axis=1)
         asked = self._asked(codes, event)
@@ -125,8 +125,14 @@ class Rehearsal:
         else:
             self._form_anew()
 
+    def _formed_by_little(self) -> bool:
+        """Whether the clusters are without encodings, and without columns or anything to lose."""
+        clusters = self.clusters
+        few = int(clusters.n_seen.max(initial=0)) <= clusters.capacity
+        return clusters.n_columns <= self.n_numbers and (few or not clusters.n_columns)
+
     def _form_anew(self) -> None:
-        """Clusters that formed by nothing would take in all that comes, wherever it lies."""
+        """What lacks columns would take in all that comes, wherever it lies in them."""
         self.clusters = MicroClusters(capacity=self.clusters.capacity)
         self.left_out[CLUSTERS] = np.zeros(0, np.int64)
         self._companions[CLUSTERS] = Companions()

@@ -9,11 +9,15 @@ from dataclasses import replace
 
 import numpy as np
 
+from streamlearn.core.encodings import Encodings
+from streamlearn.core.features import draw_slow, slow_size
 from streamlearn.core.learner import StreamLearner
+from streamlearn.core.network_head import NETWORK_HEADS, with_sleepers
 from streamlearn.core.records import Frame, ImageColumn
 from streamlearn.core.settings import LearnerSettings
+from streamlearn.core.text import hashed_grams
 from streamlearn.core.update import apply, diff
-from streamlearn.core.vision import Vision, draw_theta
+from streamlearn.core.vision import Vision
 from streamlearn.wire import event_codec
 
 N_EVENTS = 8
@@ -46,8 +50,18 @@ def warm_up(settings: LearnerSettings) -> None:
     held.predict_next(frame)
     held.predict_proba(replace(frame, numbers=np.full((N_EVENTS, 2), np.nan)))
     StreamLearner.restore(learner.state(), settings)
+    _encode(settings)
+
+
+def _encode(settings: LearnerSettings) -> None:
+    """What only streams of images, and of texts alone, do; without the torch of their network."""
+    shape = settings.random_features, len(settings.half_lives), slow_size(0)
+    slow = draw_slow(settings.seed, *shape, images=True)
     blank = ImageColumn.of(ImageColumn.missing(1).pixels)
-    Vision(draw_theta(settings.seed)).see([blank], 1)
+    seen = Vision(slow.tensors).see([blank], 1)
+    grams = hashed_grams({"said": ("words",)})
+    Encodings(texts=True, n_images=1).of(1, seen, slow, grams, settings.seed)
+    with_sleepers(np.zeros((1, 1, 1), np.float32), np.ones(1 + len(NETWORK_HEADS)), 1)
 
 
 def _as_it_comes(frame: Frame) -> Frame:

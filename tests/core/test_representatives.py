@@ -213,3 +213,30 @@ def test_texts_alone_form_groups_with_counts_and_nobody_is_contradicted() -> Non
     for one in found.shown:
         assert (one.verdict, one.texts) == (Verdict.TYPICAL, {"note": words[one.event]})
         assert one.why is not Why.CHANCE
+
+
+def test_categories_beside_texts_part_their_groups() -> None:
+    """Three patterns on two levels; before texts are known, there are categories alone."""
+    rng = np.random.default_rng(9)
+    kind, level = rng.integers(3, size=1200), rng.integers(2, size=1200)
+    said = (
+        "connection from host h{} was refused after {} ms",
+        "disk {} is full, {} blocks are left",
+        "user u{} has logged in from terminal {}",
+    )
+    words = tuple(said[k].format(*rng.integers(9000, size=2)) for k in kind)
+    texts = {"note": words, "level": tuple(("info", "warn")[i] for i in level)}
+    codes, times = rng.integers(2, size=1200).astype(np.int32), np.arange(1200.0)
+    frame = Frame("s", (), np.zeros((1200, 0)), codes, ("a", "b"), times, texts=texts)
+    learner = StreamLearner("s", SETTINGS)
+    for start in range(0, 1200, 100):
+        learner.learn(frame.rows(start, start + 100))
+    found = gallery(learner.state())
+    assert found.n_modes == {"a": 6, "b": 6}
+    parts = {(one.label, one.mode, kind[one.event], level[one.event]) for one in found.shown}
+    assert len(parts) == 12
+    for one in found.shown:
+        assert (one.texts["note"], one.values["level"]) == (
+            words[one.event],
+            texts["level"][one.event],
+        )

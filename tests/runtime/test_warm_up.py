@@ -85,6 +85,35 @@ def test_nothing_is_compiled_once_events_flow() -> None:
     assert (done.returncode, done.stdout) == (0, ""), done.stdout + done.stderr
 
 
+ALONE = """
+import numpy as np
+from streamlearn.core.records import ImageColumn
+
+rng = np.random.default_rng(1)
+pixels = rng.integers(0, 256, size=(60, 28, 28)).astype(np.uint8)
+texts = {"said": tuple(f"word{i} and {i}" for i in rng.integers(500, size=60))}
+shown = {"photo": ImageColumn.of(pixels, np.arange(60) % 7 > 0)}
+codes = rng.integers(-1, 3, 60).astype(np.int32)
+for name, more in {"i": {"images": shown}, "t": {"texts": texts},
+                   "both": {"images": shown, "texts": texts}}.items():
+    learner = StreamLearner(name, settings)
+    frame = Frame(name, (), np.zeros((60, 0)), codes, ("x", "y", "z"), np.arange(60.0), **more)
+    for part in (frame.rows(0, 30), frame.rows(30, 60)):
+        value, headers = event_codec.encode(part)
+        learner.learn(event_codec.decode(value, name.encode(), headers, 0.0)[0])
+    learner = StreamLearner.restore(learner.state(), settings)
+    learner.learn(frame)
+"""
+
+
+def test_nor_do_streams_of_images_and_of_texts_alone() -> None:
+    head, tail = COMPILED_LATER.split("learn(learner := ")
+    imports = "from streamlearn.core.records import Frame\n"
+    program = imports + head + ALONE + tail[tail.index("assert before") :]
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, ""), done.stdout + done.stderr
+
+
 def test_after_it_a_stream_of_numbers_categories_and_texts_compiles_nothing() -> None:
     done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
