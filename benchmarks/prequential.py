@@ -14,9 +14,10 @@ import numpy as np
 from benchmarks.context_peer import ContextForest
 from benchmarks.jobs import Job, Peak, Row, Scale, Skip
 from benchmarks.streams_at_hand import STREAMS
-from streamlearn.core.learner import Outcome, StreamLearner, step_cuts
+from streamlearn.core.learner import Outcome, StreamLearner
 from streamlearn.core.records import Frame
 from streamlearn.core.settings import LearnerSettings
+from streamlearn.core.steps import step_cuts
 from streamlearn.core.threads import one_thread
 from streamlearn.errors import InputError
 from streamlearn.evaluation.peer_models import Peer

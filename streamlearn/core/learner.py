@@ -22,55 +22,39 @@ context (recent labels and means, scale) as it is now. An id is learned once.
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from streamlearn.core.census import Census
 from streamlearn.core.cohort import Adapts, Learning, adapter_of, finish
 from streamlearn.core.drift import DriftMonitor
-from streamlearn.core.encodings import Encodings
-from streamlearn.core.grown import grown
-from streamlearn.core.kept_images import MOST_ASKED, KeptImages, first_of_each
+from streamlearn.core.memory import Memory
 from streamlearn.core.mixture import Mixture, Tested
 from streamlearn.core.model import MODEL_FORMAT, Model
 from streamlearn.core.network_expert import LOGITS
 from streamlearn.core.outcome import LateOutcome, LearnerState, Outcome
 from streamlearn.core.pending import PendingEvents, frame_of, served_by
-from streamlearn.core.preprocess import Input, Inputs, Standardiser
 from streamlearn.core.prequential import Prequential, StepScore
 from streamlearn.core.records import Frame, Label
 from streamlearn.core.rehearsal import Rehearsal, Taken
 from streamlearn.core.reservoir import stream_key
-from streamlearn.core.ridge import EAGER_EVENTS, window_name
+from streamlearn.core.ridge import window_name
+from streamlearn.core.schema import Schema
 from streamlearn.core.settings import LearnerSettings
+from streamlearn.core.steps import Step, named, outcome_of, step_cuts
 from streamlearn.core.text import Texts
-from streamlearn.core.text_head import texts_of
 from streamlearn.core.threads import one_thread
-from streamlearn.core.vision import MAX_IMAGE_COLUMNS, Images, images_of
+from streamlearn.core.vision import Images
 from streamlearn.errors import StateError
 
 __all__ = ["LateOutcome", "LearnerState", "Outcome", "StreamLearner"]
 
-KEEP_EVENTS, KEEP_SHARE, KEEP_LONGEST = 256, 8, 2048  # labelled events between weighings of keep:
-# at least KEEP_EVENTS, then this part of the events so far, at most KEEP_LONGEST
 STATE_FORMAT = 6
 _PLAIN_FORMAT = 5  # without encodings, as before there were any
 _DEFAULTS = LearnerSettings()
-_UNSEEN = -2  # code of a label value that is no class yet
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Step:
-    served: NDArray[np.float32]  # (n, C before the step)
-    predicted: NDArray[np.int32]  # (n,)
-    score: StepScore
-    event: NDArray[np.int64]  # (n,)
-    kept: Taken
-    predicted_keep: NDArray[np.int32] | None = None  # (n,)
 
 
 class StreamLearner:
@@ -84,28 +68,25 @@ class StreamLearner:
         self.prequential = Prequential()
         self.drift = DriftMonitor()
         key = stream_key(settings.seed, stream)
-        self.rehearsal = Rehearsal(capacity=settings.reservoir_per_class, key=key)
-        self._classes: dict[Label, int] = {}
-        self._census = Census()
-        self._inputs = Inputs()
-        self._texts: tuple[str, ...] = ()  # columns that are read word by word
-        self._images: tuple[str, ...] = ()  # image columns
-        self._kept_images = KeptImages()
-        self._encodings = Encodings()
-        self._standardiser = Standardiser()
+        self._memory = Memory(capacity=settings.reservoir_per_class, key=key)
+        self._schema = Schema(max_recent=settings.max_context_columns)
         self._mixture = Mixture(settings, key)
         self._pending: PendingEvents | None = None
         if settings.late_labels:
             self._pending = PendingEvents(
                 capacity=settings.late_labels, max_age_s=settings.late_label_max_age_s
             )
-        self._since_keep = 0  # labelled events since `keep` was weighed
         self._manifest: dict[str, Any] | None = None
 
     @property
     def classes(self) -> tuple[Label, ...]:
         """In order of appearance."""
-        return tuple(self._classes)
+        return tuple(self._schema.classes)
+
+    @property
+    def rehearsal(self) -> Rehearsal:
+        """The samples of its past."""
+        return self._memory.rehearsal
 
     @property
     def heads(self) -> tuple[str, ...]:
@@ -132,10 +113,11 @@ class StreamLearner:
         base_version, first_event = self.version, self.n_events
         admitted = None if self._pending is None else self._pending.admit(frame)
         frame = frame if admitted is None else admitted.frame
-        lookup = self._lookup(frame)
-        whole = None if self._new_columns(frame) else self._inputs.rows(frame)
-        plain = whole is not None and not frame.texts and self._census.passes(whole)
-        steps: list[_Step] = []
+        schema = self._schema
+        lookup = schema.lookup(frame)
+        whole = None if schema.new_columns(frame) else schema.inputs.rows(frame)
+        plain = whole is not None and schema.passes(frame, whole)
+        steps: list[Step] = []
         cuts = step_cuts(len(frame), self.settings.step_events, first=self.version == 0)
         for start, stop in cuts:
             rows = None if whole is None else whole[start:stop]
@@ -147,7 +129,7 @@ class StreamLearner:
         outcome = self._outcome(base_version, steps)
         if self._pending is None or admitted is None:
             return outcome
-        columns = self._inputs.number_names
+        columns = schema.inputs.number_names
         said = outcome.probabilities, outcome.predicted
         self._pending.keep(admitted, *said, first_event, columns)
         return replace(outcome, n_repeated=admitted.n_repeated)
@@ -173,20 +155,20 @@ class StreamLearner:
             found.events,
             [ids[row] for row in found.rows],
             [labels[row] for row in found.rows],
-            self._inputs.number_names,
+            self._schema.inputs.number_names,
         )
         numbers = np.array([event.event for event in found.events], np.int64)
         predicted = np.array([event.predicted for event in found.events], np.int32)
-        lookup, size = self._lookup(frame), self.settings.step_events
-        served = served_by(found.events, len(self._classes))
-        steps: list[_Step] = []
+        lookup, size = self._schema.lookup(frame), self.settings.step_events
+        served = served_by(found.events, len(self._schema.classes))
+        steps: list[Step] = []
         for start in range(0, len(frame), size):
             cut = slice(start, start + size)
             step = frame.rows(start, start + size)
             with one_thread():
                 scored = self._late_step(step, numbers[cut], predicted[cut], lookup)
             score, kept = scored
-            steps.append(_Step(served[cut], predicted[cut], score, numbers[cut], kept))
+            steps.append(Step(served[cut], predicted[cut], score, numbers[cut], kept))
             yield from self._adapt()
         self.version += 1
         outcome = self._outcome(self.version - 1, steps)
@@ -195,7 +177,9 @@ class StreamLearner:
     def waiting(self, first: int, stop: int) -> Frame:
         """Events of the counts first..stop that are remembered and wait for their labels."""
         ids, events = ([], []) if self._pending is None else self._pending.waiting(first, stop)
-        return frame_of(self.stream, events, ids, [None] * len(ids), self._inputs.number_names)
+        return frame_of(
+            self.stream, events, ids, [None] * len(ids), self._schema.inputs.number_names
+        )
 
     def _late_step(
         self,
@@ -205,12 +189,11 @@ class StreamLearner:
         lookup: NDArray[np.int32],
     ) -> tuple[StepScore, Taken]:
         """Steps 3 and 4 for remembered events: 1, 2 (but for classes) and 5 were done for them."""
-        n_known = len(self._classes)
-        codes, new_class = self._class_codes(step, lookup)
+        schema, n_known = self._schema, len(self._schema.classes)
+        codes, new_class = schema.class_codes(step, lookup)
         if new_class:
             self._grow()
-        rows, texts = self._inputs.rows(step), texts_of(step, self._texts)
-        images = images_of(step, self._images)
+        rows, (texts, images) = schema.inputs.rows(step), schema.read(step)
         tested = self._mixture.recall(rows, texts, images, n_known)
         score = self.prequential.update(codes, predicted)
         wrong = (predicted != codes).astype(np.int8)
@@ -220,11 +203,6 @@ class StreamLearner:
         )
         return score, slots
 
-    def _lookup(self, frame: Frame) -> NDArray[np.int32]:
-        """Class of each label code; the last is what code -1, unlabelled, finds."""
-        known = [self._classes.get(value, _UNSEEN) for value in frame.label_values]
-        return np.array([*known, -1], np.int32)
-
     def _step(
         self,
         step: Frame,
@@ -233,96 +211,63 @@ class StreamLearner:
         *,
         plain: bool,
         keep: bool,
-    ) -> _Step:
+    ) -> Step:
         """One step. `rows` None: it may bring new columns; lookup: class of each label code.
 
         `plain`: there is nothing for the census in it.
         """
-        n_known = len(self._inputs)
-        new = {} if rows is not None else dict.fromkeys(self._new_columns(step), 0)
+        schema, n_known = self._schema, len(self._schema.inputs)
+        new = {} if rows is not None else dict.fromkeys(schema.new_columns(step), 0)
         if rows is None or rows.shape[1] < n_known:
-            rows = self._inputs.rows(step)
-        images = images_of(step, self._images)
-        tested = self._mixture.test(rows, texts_of(step, self._texts), images)  # 1
-        predicted = _named(tested.served)
-        by_keep = _named(self._mixture.keep(tested)) if keep else None
-        codes, new_class = self._class_codes(step, lookup)
+            rows = schema.inputs.rows(step)
+        texts, images = schema.read(step)
+        tested = self._mixture.test(rows, texts, images)  # 1
+        predicted = named(tested.served)
+        by_keep = named(self._mixture.keep(tested)) if keep else None
+        codes, new_class = schema.class_codes(step, lookup)
         learned = tested
         if not plain:
-            numbers = rows[:, self._inputs.numbers]
-            new |= self._census.count(step, numbers, codes, len(self._classes), self._inputs)
-        if any((self._take_inputs(new), self._take_images(step), new_class)):  # 2
-            rows = self._inputs.rows(step)
-            self._standardiser.update(rows, n_known, len(self._inputs))
+            new |= schema.count(step, rows, codes)
+        if schema.grow(step, new, self.n_events) or new_class:  # 2
+            rows, (texts, images) = schema.inputs.rows(step), schema.read(step)
+            schema.standardiser.update(rows, n_known, len(schema.inputs))
             self._publish_scale()
             self._grow()
-            if self._texts:
+            if schema.texts:
                 self._mixture.add_texts()
-            images = images_of(step, self._images)
-            learned = self._mixture.again(rows, texts_of(step, self._texts), images, tested)
+            learned = self._mixture.again(rows, texts, images, tested)
         score = self.prequential.update(codes, predicted)  # 3
         wrong = np.where(codes < 0, -1, predicted != codes).astype(np.int8)
-        self.drift.update(wrong, rows[:, self._inputs.numbers], step.event_time_s)
-        texts = texts_of(step, self._texts)
+        self.drift.update(wrong, rows[:, schema.inputs.numbers], step.event_time_s)
         events, times = self.n_events + np.arange(len(step)), step.event_time_s
         kept = self._learn(  # 4
             learned, rows, codes, texts, images, events, times, new_class
         )
-        self._standardiser.update(rows, 0, n_known)  # 5
+        schema.standardiser.update(rows, 0, n_known)  # 5
         self._publish_scale()
         self.n_events += len(step)
-        return _Step(tested.served, predicted, score, events, kept, by_keep)
-
-    def _new_columns(self, frame: Frame) -> tuple[Input, ...]:
-        return self._inputs.new_columns(frame, max_recent=self.settings.max_context_columns)
-
-    def _class_codes(
-        self, step: Frame, lookup: NDArray[np.int32]
-    ) -> tuple[NDArray[np.int32], bool]:
-        """Class of each event (n,), -1 where unlabelled; whether any class is new."""
-        codes = lookup[step.label_codes]
-        unseen = step.label_codes[codes == _UNSEEN]
-        if not len(unseen):
-            return codes, False
-        for code in dict.fromkeys(unseen.tolist()):  # in order of appearance
-            lookup[code] = self._classes.setdefault(step.label_values[code], len(self._classes))
-        return lookup[step.label_codes], True
-
-    def _take_inputs(self, new: Mapping[Input, int]) -> bool:
-        """Add inputs, and in how many events they were 1; whether there are any, or new texts."""
-        n_known, texts = len(self._inputs), self._texts
-        if new:
-            self._inputs = self._inputs.grown(list(new))
-            self._standardiser.grow(self._inputs.inputs[n_known:], self.n_events, new)
-        self._texts = self._census.text_columns
-        return len(self._inputs) > n_known or self._texts != texts
-
-    def _take_images(self, step: Frame) -> bool:
-        """Add image columns that have their first image in this step; whether there are any."""
-        new = [n for n, c in step.images.items() if n not in self._images and c.present.any()]
-        n_known = len(self._images)
-        self._images = (*self._images, *new)[:MAX_IMAGE_COLUMNS]
-        return len(self._images) > n_known
+        return Step(tested.served, predicted, score, events, kept, by_keep)
 
     def _grow(self) -> None:
         """Room for all inputs, images and classes that there are now."""
-        recent, n_images = self._inputs.recent, len(self._images)
-        self._encodings = self._encodings_now()
-        self._mixture.grow(len(self._inputs), recent, len(self._classes), n_images)
+        schema, n_images = self._schema, len(self._schema.images)
+        self._memory.grow(texts=self._texts_alone, n_images=n_images)
+        inputs = schema.inputs
+        self._mixture.grow(len(inputs), inputs.recent, len(schema.classes), n_images)
         if self.settings.network != "off" and n_images:
             self._mixture.add_network("conv")
-        elif self.settings.network == "all" and len(self._inputs):
+        elif self.settings.network == "all" and len(inputs):
             self._mixture.add_network("mlp")
         self._manifest = None
 
-    def _encodings_now(self) -> Encodings:
-        texts = bool(self._texts) and not self._inputs.number_names
-        return self._encodings.grown(texts=texts, n_images=len(self._images))
+    @property
+    def _texts_alone(self) -> bool:
+        return bool(self._schema.texts) and not self._schema.has_numbers
 
     def _publish_scale(self) -> None:
         experts = self._mixture.experts
-        experts.mean = self._standardiser.mean
-        experts.inverse_std = self._standardiser.inverse_std()
+        experts.mean = self._schema.standardiser.mean
+        experts.inverse_std = self._schema.standardiser.inverse_std()
 
     def _learn(
         self,
@@ -336,19 +281,9 @@ class StreamLearner:
         new_class: bool,
     ) -> Taken:
         """Learn the labelled events. Returns where they were kept."""
-        scale, encoded = self._mixture.experts.inverse_std, None
-        with_each = self._mixture.network_blocks(tested)
-        if self._encodings.width:
-            scale = self._encodings.scale(scale, numbers=bool(self._inputs.number_names))
-            encoded = self._mixture.encode(self._encodings, tested)
-        kept = self.rehearsal.offer(rows, codes, events, event_time_s, scale, with_each, encoded)
-        if texts:
-            self.rehearsal.note_words(kept, texts)
-        if self._images:
-            taken = (kept.clusters >= 0) | (kept.uniform >= 0)
-            self._kept_images.take(events, taken, images)
-            if self._kept_images.is_full:
-                self._kept_images.forget_others(self.rehearsal.events())
+        numbers, n_images = self._schema.has_numbers, len(self._schema.images)
+        given = rows, codes, events, event_time_s, texts, images
+        kept = self._memory.offer(self._mixture, tested, *given, numbers=numbers)
         labelled = np.flatnonzero(codes >= 0)
         if len(labelled):
             chosen = None if len(labelled) == len(codes) else labelled
@@ -358,24 +293,14 @@ class StreamLearner:
             learned = tested, chosen, codes[labelled], texts
             self._mixture.learn(*learned, new_class=new_class, n_drifts=drifts)
             self._mixture.offer_network(tested, images, labelled, codes, events)
-            self._since_keep += len(labelled)
-            n = self._mixture.n
-            wait = min(max(KEEP_EVENTS, n // KEEP_SHARE), KEEP_LONGEST)
-            if self._since_keep >= wait or n <= EAGER_EVENTS or new_class:
-                self.rehearsal.choose(self._encodings.compared(scale))
-                self._weigh_keep()
-                self._since_keep = 0
+            self._memory.learned(
+                self._mixture,
+                len(labelled),
+                new_class=new_class,
+                numbers=numbers,
+                n_images=n_images,
+            )
         return kept
-
-    def _weigh_keep(self) -> None:
-        kept = self.rehearsal.uniform.kept()
-        rows = kept.rows[:, : len(self._inputs)]
-        if not self._images:
-            self._mixture.weigh_keep(rows, (), kept.codes)
-            return
-        asked = first_of_each(kept.codes, MOST_ASKED)
-        images = self._kept_images.of(kept.event[asked], len(self._images))
-        self._mixture.weigh_keep(rows[asked], images, kept.codes[asked])
 
     def _inner_loop(self) -> Adapts:
         return adapter_of(self.settings)
@@ -387,40 +312,22 @@ class StreamLearner:
             with one_thread():
                 draws = network.settings.steps * n  # as many as there are new, for each step
                 learned = self._mixture.n - network.waiting  # events: another draw each time
-                replay = self.rehearsal.replay(draws, learned, members=True)
-                images = self._kept_images.of(replay.event, len(self._images))
-                report = self.drift.report
-                request = self._mixture.network_request(n, replay, images, report)
+                replayed = self._memory.replay(draws, learned, len(self._schema.images))
+                request = self._mixture.network_request(n, *replayed, self.drift.report)
             result = yield request
             with one_thread():
                 self.rehearsal.remember(LOGITS, *self._mixture.take_network(result))
 
-    def _outcome(self, base_version: int, steps: Sequence[_Step]) -> Outcome:
-        n_classes = len(self._classes)
-        report = self.drift.report
-        names = self._inputs.number_names
-        by_keep = [step.predicted_keep for step in steps if step.predicted_keep is not None]
-        return Outcome(
+    def _outcome(self, base_version: int, steps: Sequence[Step]) -> Outcome:
+        return outcome_of(
+            steps,
             base_version=base_version,
-            probabilities=_joined([_widened(step.served, n_classes) for step in steps]),
-            predicted=_joined([step.predicted for step in steps]),
             classes=self.classes,
-            n_labelled=sum(step.score.n for step in steps),
-            n_correct=sum(step.score.correct for step in steps),
-            n_no_change_correct=sum(step.score.no_change for step in steps),
-            n_no_change_delayed_correct=sum(step.score.no_change_delayed for step in steps),
-            n_majority_correct=sum(step.score.majority for step in steps),
-            drift=report.verdict,
-            drift_report=report,
-            drift_column=names[report.column] if 0 <= report.column < len(names) else "",
+            report=self.drift.report,
+            columns=self._schema.inputs.number_names,
             heads=self.heads,
             head_weights=self._mixture.experts.weights,
-            event=_joined([step.event for step in steps]),
-            kept_slots=_joined([step.kept.clusters for step in steps]),
-            kept_why=_joined([step.kept.why for step in steps]),
-            trusted=self.rehearsal.trusted,
-            recalls=dict(self.rehearsal.recalls),
-            predicted_keep=_joined(by_keep) if len(by_keep) == len(steps) else None,
+            rehearsal=self.rehearsal,
         )
 
     def model(self) -> Model:
@@ -429,11 +336,8 @@ class StreamLearner:
             settings = self.settings
             self._manifest = {
                 "format": MODEL_FORMAT,
-                "inputs": self._inputs.as_json(),
-                "texts": list(self._texts),
-                "images": list(self._images),
+                **self._schema.as_json(),
                 "network": self._mixture.network_kind,
-                "classes": list(self._classes),
                 "settings": {
                     "seed": settings.seed,
                     "random_features": settings.random_features,
@@ -456,38 +360,23 @@ class StreamLearner:
             "mixture": self._mixture.state(),
             "prequential": self.prequential.state(),
             "drift": self.drift.state(),
-            "census": self._census.state(),
-            "rehearsal": self.rehearsal.state(),
         }
         if self._pending is not None:
-            sizes = len(self._classes), len(self._inputs.number_names)
+            sizes = len(self._schema.classes), len(self._schema.inputs.number_names)
             parts["pending"] = self._pending.state(*sizes)
         meta: dict[str, Any] = {
-            "format": STATE_FORMAT if self._encodings.width else _PLAIN_FORMAT,
+            "format": STATE_FORMAT if self._memory.encodings.width else _PLAIN_FORMAT,
             "stream": self.stream,
             "settings": dict(_settings_json(self.settings)),
             "version": self.version,
             "n_events": self.n_events,
-            "since_keep": self._since_keep,
-            "inputs": self._inputs.as_json(),
-            "images": list(self._images),
-            "classes": list(self._classes),
         }
-        if self._encodings.width:
-            meta["encodings"] = self._encodings.as_json(self._mixture.slow)
-        scale = self._standardiser
-        arrays: dict[str, NDArray[Any]] = {
-            "scale/count": scale.count.copy(),
-            "scale/mean": scale.mean.copy(),
-            "scale/squares": scale.squares.copy(),
-        }
+        known, arrays = self._schema.state()
+        remembered, kept = self._memory.state(self._mixture, len(self._schema.images))
         for name, (part_meta, part_arrays) in parts.items():
             meta[name] = part_meta
             arrays |= {f"{name}/{key}": array for key, array in part_arrays.items()}
-        if self._images:
-            pixels = self._kept_images.state(self.rehearsal.events(), len(self._images))
-            arrays |= {f"images/{key}": array for key, array in pixels.items()}
-        return LearnerState(meta, arrays)
+        return LearnerState(meta | known | remembered, arrays | kept)
 
     @classmethod
     def restore(cls, state: LearnerState, settings: LearnerSettings) -> "StreamLearner":
@@ -519,74 +408,27 @@ class StreamLearner:
     ) -> "StreamLearner":
         learner, parts = cls(str(meta["stream"]), settings), _by_part(arrays)
         learner.version, learner.n_events = int(meta["version"]), int(meta["n_events"])
-        learner._since_keep = int(meta["since_keep"])
-        learner._inputs = Inputs.from_json(meta["inputs"])
-        learner._census = Census.restore(meta["census"], parts["census"])
-        learner._texts = learner._census.text_columns
-        learner._images = tuple(str(name) for name in meta["images"])
-        if learner._images:
-            learner._kept_images = KeptImages.restore(parts["images"])
-        learner._classes = {label: code for code, label in enumerate(meta["classes"])}
-        scale = learner._standardiser
-        scale.count, scale.mean, scale.squares = (
-            np.array(parts["scale"][name], np.float64) for name in ("count", "mean", "squares")
-        )
+        learner._schema.resume(meta, parts)
         learner._mixture.resume(meta["mixture"], parts["mixture"])
         learner._publish_scale()
         learner.prequential = Prequential.restore(meta["prequential"], parts["prequential"])
         learner.drift = DriftMonitor.restore(meta["drift"], parts["drift"])
-        learner.rehearsal = Rehearsal.restore(meta["rehearsal"], parts["rehearsal"])
-        learner._take_encodings(meta.get("encodings"))
+        schema, experts = learner._schema, learner._mixture.experts
+        n_images = len(schema.images)
+        learner._memory.resume(
+            meta, parts, learner._mixture, texts=learner._texts_alone, n_images=n_images
+        )
         if learner._pending is not None:
             learner._pending.resume(parts["pending"])
-        shapes = {len(learner._inputs), learner._mixture.experts.layout.n_inputs, len(scale.mean)}
-        if len(shapes) != 1 or len(learner._classes) != learner._mixture.experts.n_classes:
-            raise ValueError(f"inputs {sorted(shapes)}, classes {learner._classes}")
-        if bool(learner._texts) != (learner._mixture.text is not None):
-            raise ValueError(f"texts {learner._texts}")
-        if len(learner._images) != int(meta["mixture"]["n_images"]):
-            raise ValueError(f"images {learner._images}")
+        if len(schema.inputs) != experts.layout.n_inputs:
+            raise ValueError(f"{len(schema.inputs)} inputs")
+        if len(schema.classes) != experts.n_classes:
+            raise ValueError(f"classes {schema.classes}")
+        if bool(schema.texts) != (learner._mixture.text is not None):
+            raise ValueError(f"texts {schema.texts}")
+        if n_images != int(meta["mixture"]["n_images"]):
+            raise ValueError(f"images {schema.images}")
         return learner
-
-    def _take_encodings(self, meta: Mapping[str, Any] | None) -> None:
-        """Those of a state, which may be of another version: then kept events are encoded anew."""
-        self._encodings = Encodings.from_json(meta)
-        now = self._encodings_now()
-        if now.width and now.as_json(self._mixture.slow) != meta:
-            self._encodings = now
-            self.rehearsal.renew(self._encoded_again)
-
-    def _encoded_again(self, events: NDArray[np.int64]) -> NDArray[np.float64]:
-        """(m, w) of kept events, by their images; what they said is not kept whole."""
-        images = self._kept_images.of(events, len(self._images))
-        return self._mixture.encode_images(self._encodings, images, len(events))
-
-
-@lru_cache(maxsize=8)
-def step_cuts(n: int, step_events: int, *, first: bool) -> list[tuple[int, int]]:
-    """Start and stop of each step of a frame of n events.
-
-    A stream's first frame begins with steps of 1, 1, 2, 4, ... events, so that all but its
-    first event are tested by something; a stream may not have many frames.
-
-    >>> step_cuts(20, 8, first=True)
-    [(0, 1), (1, 2), (2, 4), (4, 8), (8, 16), (16, 20)]
-    """
-    cuts: list[tuple[int, int]] = []
-    start = 0
-    while start < n:
-        longest = max(start, 1) if first else n
-        stop = min(start + min(longest, step_events), n)
-        cuts.append((start, stop))
-        start = stop
-    return cuts
-
-
-def _named(probabilities: NDArray[np.float32]) -> NDArray[np.int32]:
-    """(n,) the likeliest class; -1 where there is none yet."""
-    if not probabilities.shape[1]:
-        return np.full(len(probabilities), -1, np.int32)
-    return np.asarray(probabilities.argmax(axis=1), np.int32)
 
 
 @lru_cache(maxsize=8)
@@ -605,13 +447,3 @@ def _by_part(arrays: Mapping[str, NDArray[Any]]) -> dict[str, dict[str, NDArray[
         first, _, rest = name.partition("/")
         parts[first][rest] = array
     return parts
-
-
-def _joined(parts: Sequence[NDArray[Any]]) -> NDArray[Any]:
-    return parts[0] if len(parts) == 1 else np.concatenate(parts)
-
-
-def _widened(served: NDArray[np.float32], n_classes: int) -> NDArray[np.float32]:
-    """(n, n_classes): classes that were unknown when the step was served have 0."""
-    missing = n_classes - served.shape[1]
-    return grown(served, 0, missing) if missing else served

@@ -51,8 +51,8 @@ from streamlearn.core.network_head import NETWORK_HEADS, NetworkHead, spec_of
 from streamlearn.core.preprocess import Inputs
 from streamlearn.core.records import Frame, Label
 from streamlearn.core.roster import asked
-from streamlearn.core.text import STOP_WORD_LISTS, Texts, TextWeights
-from streamlearn.core.text_head import TEXT_HEADS, texts_of
+from streamlearn.core.text import STOP_WORD_LISTS, Texts, TextWeights, texts_of
+from streamlearn.core.text_head import TEXT_HEADS
 from streamlearn.core.threads import one_thread
 from streamlearn.core.vision import Images, Vision, images_of
 from streamlearn.errors import FormatError

@@ -23,7 +23,6 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from streamlearn.core.pool import CLIP, KEEP_RATE, mix_scores
-from streamlearn.core.records import Frame
 from streamlearn.core.settings import LearnerSettings
 from streamlearn.core.text import TextExpert, Texts, TextSettings
 
@@ -31,14 +30,6 @@ TEXT_HEADS = ("text", "text/log")
 FIRST_STACK = (0.0, 1.0)  # their weights in the mixtures whose scores add up, before learning
 LOG_FLOOR, LOG_SCALE = np.float32(-8.0), np.float32(0.5)
 SHARE_WINDOW = 50.0  # events of a class
-
-
-def texts_of(frame: Frame, columns: tuple[str, ...]) -> Texts:
-    """The frame's texts in `columns`; None for each event where it lacks one."""
-    if not columns:
-        return {}
-    none = (None,) * len(frame)
-    return {column: frame.texts.get(column, none) for column in columns}
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")

@@ -6,8 +6,8 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from streamlearn.core.learner import step_cuts
 from streamlearn.core.records import MAX_FRAME_EVENTS, Frame, ImageColumn, Label
+from streamlearn.core.steps import step_cuts
 from streamlearn.errors import InputError
 
 FRAME_EVENTS = 1024  # about: frames hold whole steps

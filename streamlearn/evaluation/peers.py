@@ -24,8 +24,8 @@ from importlib import import_module
 from time import perf_counter
 from typing import Any
 
-from streamlearn.core.learner import step_cuts
 from streamlearn.core.records import Frame
+from streamlearn.core.steps import step_cuts
 from streamlearn.core.threads import one_thread
 from streamlearn.errors import InputError
 from streamlearn.evaluation.events import with_pixels

@@ -15,8 +15,9 @@ from typer.testing import CliRunner
 from streamlearn import __main__
 from streamlearn.cli import app
 from streamlearn.cli.figures import show
-from streamlearn.core.learner import StreamLearner, step_cuts
+from streamlearn.core.learner import StreamLearner
 from streamlearn.core.settings import LearnerSettings
+from streamlearn.core.steps import step_cuts
 from streamlearn.errors import InputError
 from streamlearn.evaluation import evaluate
 from streamlearn.sources import open_source

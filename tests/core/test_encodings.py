@@ -195,15 +195,15 @@ def test_columns_of_any_kind_may_come_at_any_time() -> None:
             part = replace(part, columns=("x0", "x1"), numbers=part.numbers[:, :2])
         part = replace(part, images={n: c for n, c in part.images.items() if c.present.any()})
         learner.learn(part)
-    names = learner._inputs.number_names
-    n_inputs = len(learner._inputs)
+    names = learner._schema.inputs.number_names
+    n_inputs = len(learner._schema.inputs)
     assert set(names) == {"x0", "x1", "x2", "x3"}
-    assert learner._encodings == Encodings(n_images=2)
+    assert learner._memory.encodings == Encodings(n_images=2)
     members = [learner.rehearsal.clusters.members(), learner.rehearsal.uniform.kept()]
     for kept in [*members, learner.rehearsal.held.kept()]:
         assert kept.rows.shape[1] == n_inputs + 2 * DIRECTIONS
         assert len(kept.event) > 5
-        own = kept.rows[:, :n_inputs][:, learner._inputs.numbers]
+        own = kept.rows[:, :n_inputs][:, learner._schema.inputs.numbers]
         theirs = numbers[kept.event][:, [int(name[1:]) for name in names]]
         np.testing.assert_array_equal(own, theirs)
         for k, column in enumerate(shown.values()):

@@ -224,7 +224,7 @@ def test_kept_images_are_those_of_kept_events() -> None:
     pixels = pictures(codes)
     learner = StreamLearner("s", replace(SMALL, reservoir_per_class=5))
     live(learner, stream(codes, None, shown=ImageColumn.of(pixels)))
-    kept, images = learner.rehearsal.uniform.kept(), learner._kept_images
+    kept, images = learner.rehearsal.uniform.kept(), learner._memory.images
     found = images.of(kept.event, 1)[0]
     assert found is not None and found.present.all()
     assert (found.pixels == pixels[kept.event]).all()

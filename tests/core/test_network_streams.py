@@ -113,7 +113,7 @@ def test_what_it_reads_makes_it_better_than_chance_alone(frames: list[Frame]) ->
     head = learner.heads.index("network")
     right = n = 0
     for frame in frames:
-        tested = learner._mixture.test(learner._inputs.rows(frame), {}, ())
+        tested = learner._mixture.test(learner._schema.inputs.rows(frame), {}, ())
         told = frame.label_codes >= 0
         named = [learner.classes[c] for c in tested.scores[:, head].argmax(axis=1)]
         labels = frame.labels()
@@ -146,7 +146,7 @@ def test_images_bring_a_network_and_missing_ones_leave_it_asleep() -> None:
     assert learner.model().manifest["network"] == "conv"
     frame = frames[6]
     images = [frame.images["p"]]
-    tested = learner._mixture.test(learner._inputs.rows(frame), {}, images)
+    tested = learner._mixture.test(learner._schema.inputs.rows(frame), {}, images)
     head, present = learner.heads.index("network"), frame.images["p"].present
     named = tested.scores[:, head].argmax(axis=1)
     labels = np.array([learner.classes.index(label) for label in frame.labels()])

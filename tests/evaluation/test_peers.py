@@ -7,9 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from streamlearn.core.learner import step_cuts
 from streamlearn.core.records import IMAGE_SIDE, Frame, ImageColumn, Label
 from streamlearn.core.settings import LearnerSettings
+from streamlearn.core.steps import step_cuts
 from streamlearn.errors import InputError
 from streamlearn.evaluation import evaluate
 from streamlearn.evaluation.peer_models import PLACES, LinearPeer, NetworkPeer, Peer, RiverPeer

@@ -5,6 +5,7 @@ Unlike preprocess, which brings numbers to one scale for all experts, this stage
 its own: grams counts, expert learns, weights is what a reader predicts with, replay remembers.
 """
 
+from streamlearn.core.text.columns import texts_of
 from streamlearn.core.text.expert import TextExpert, TextSettings
 from streamlearn.core.text.grams import (
     BUCKETS,
@@ -25,5 +26,6 @@ __all__ = [
     "csr_parts",
     "hashed_grams",
     "stop_word_list",
+    "texts_of",
     "tokens",
 ]
