@@ -32,7 +32,7 @@ from numpy.typing import NDArray
 from streamlearn.core.cohort import Adapts, Learning, adapter_of, finish
 from streamlearn.core.drift import DriftMonitor
 from streamlearn.core.memory import Memory
-from streamlearn.core.mixture import Mixture, Tested
+from streamlearn.core.mixture import Mixture
 from streamlearn.core.model import MODEL_FORMAT, Model
 from streamlearn.core.network_expert import LOGITS
 from streamlearn.core.outcome import LateOutcome, LearnerState, Outcome
@@ -45,6 +45,7 @@ from streamlearn.core.ridge import window_name
 from streamlearn.core.schema import Schema
 from streamlearn.core.settings import LearnerSettings
 from streamlearn.core.steps import Step, named, outcome_of, step_cuts
+from streamlearn.core.tested import Tested
 from streamlearn.core.text import Texts
 from streamlearn.core.threads import one_thread
 from streamlearn.core.vision import Images

@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 
 from streamlearn.core.encodings import Encodings
 from streamlearn.core.kept_images import MOST_ASKED, KeptImages, first_of_each
-from streamlearn.core.mixture import Mixture, Tested
+from streamlearn.core.mixture import Mixture
 from streamlearn.core.rehearsal import Rehearsal, Replay, Taken
 from streamlearn.core.ridge import EAGER_EVENTS
+from streamlearn.core.tested import Tested
 from streamlearn.core.text import Texts
 from streamlearn.core.vision import Images
 

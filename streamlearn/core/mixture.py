@@ -6,7 +6,7 @@ statistics, rows waiting for them, and the pool's likelihoods.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
+from streamlearn.core import network_input
 from streamlearn.core.adaptation import AdaptRequest, AdaptResult
 from streamlearn.core.drift import DriftReport
 from streamlearn.core.encodings import Encodings
@@ -33,18 +34,13 @@ from streamlearn.core.features import (
 from streamlearn.core.grown import grown
 from streamlearn.core.local_heads import FIRST_STACK as FIRST_LOCAL
 from streamlearn.core.local_heads import LocalHeads, local_heads
-from streamlearn.core.network_expert import LOGITS, NetworkExpert
+from streamlearn.core.network_expert import NetworkExpert
 from streamlearn.core.network_head import (
     NETWORK,
     NETWORK_HEADS,
     NetworkHead,
     adapt_settings,
-    image_rows,
-    number_blocks,
-    read,
-    side_by_side,
     spec_of,
-    with_sleepers,
 )
 from streamlearn.core.network_spec import NetworkSpec
 from streamlearn.core.pool import STACK_SUM, Pool
@@ -53,30 +49,15 @@ from streamlearn.core.ridge_heads import RidgeHeads, resting_heads, ridge_heads
 from streamlearn.core.roster import CHEAP, DEAR, Roster
 from streamlearn.core.settings import LearnerSettings
 from streamlearn.core.softmax import learn_softmax
+from streamlearn.core.tested import Tested, scores_now
 from streamlearn.core.text import Texts
 from streamlearn.core.text_head import (
     FIRST_STACK,
     TEXT_HEADS,
     TextHead,
     keep_with_texts,
-    widened,
-    write_text_scores,
 )
 from streamlearn.core.vision import Images, Vision
-
-
-@dataclass(slots=True, eq=False)
-class Tested:
-    """A step as it was predicted, kept until its labels are learned."""
-
-    recent_before: NDArray[np.float64]  # (h, r)
-    features: NDArray[np.float32]  # (n, width)
-    scores: NDArray[np.float32]  # (n, K, C)
-    mixed: NDArray[np.float64]  # (n, 3, C)
-    served: NDArray[np.float32]  # (n, C)
-    n_classes: int  # that were known
-    heads: tuple[str, ...]  # (K,) that were there
-    grams: csr_array | None = None  # (n, BUCKETS) of the texts; None: the stream has none
 
 
 @lru_cache(maxsize=8)
@@ -327,25 +308,10 @@ class Mixture:
         )
 
     def _scores_again(self, tested: Tested) -> NDArray[np.float32]:
-        wider = self._wider(tested)
+        experts, at = self.experts, len(head_names(self.settings))
+        wider = scores_now(tested, self.heads, experts.n_classes, experts.weights, at)
         self.local.widen(wider, len(view_heads(self.settings)), tested.n_classes)
         return wider
-
-    def _wider(self, tested: Tested) -> NDArray[np.float32]:
-        scores = tested.scores
-        n, _, n_known = scores.shape
-        n_classes = self.experts.n_classes
-        if not n_known:
-            return np.zeros((n, len(self.heads), n_classes), np.float32)
-        if self.network is not None and not set(NETWORK_HEADS) & set(tested.heads):
-            scores = with_sleepers(scores, self.experts.weights, len(head_names(self.settings)))
-        if scores.shape[1] < len(self.heads):  # texts are new: they had nothing to say
-            scores = grown(scores, 0, len(TEXT_HEADS))
-            asleep = np.zeros((n, n_known), np.float32)
-            write_text_scores(asleep, self.experts.weights, scores)
-        elif self.text is not None:
-            return widened(scores, n_classes)
-        return grown(scores, 0, 0, n_classes - n_known)
 
     def learn(
         self,
@@ -405,10 +371,11 @@ class Mixture:
 
     def network_blocks(self, tested: Tested) -> dict[str, NDArray[np.float32]]:
         """What is to be kept with each event for the network: what it reads of numbers."""
-        if self.network is None or self.network.spec.kind == "conv":  # images are kept as they are
+        if self.network is None:
             return {}
-        blocks = number_blocks(tested.features, self.experts.layout, self.scale[1])
-        return {f"network/{i}": block for i, block in enumerate(blocks)}
+        return network_input.blocks_to_keep(
+            self.network, tested.features, self.experts.layout, self.scale[1]
+        )
 
     def offer_network(
         self,
@@ -420,35 +387,15 @@ class Mixture:
     ) -> None:
         """Let the network wait for more of the events `labelled`, of classes `codes` (n,)."""
         if self.network is not None and self.roster.is_awake(NETWORK):
-            layout, scale = self.experts.layout, self.scale[1]
-            x = read(self.network.spec, tested.features, images, layout, scale)[labelled]
-            legible = ~np.isnan(x[:, 0])
-            chosen = labelled[legible]
-            self.network.offer(x[legible], codes[chosen], events[chosen])
+            read = tested.features, images, self.experts.layout, self.scale[1]
+            network_input.offer(self.network, *read, labelled, codes, events)
 
     def network_request(
         self, n: int, replay: Replay, images: Images, report: DriftReport
     ) -> AdaptRequest:
         """The oldest `n` events that wait, with those that are replayed, and their `images`."""
         assert self.network is not None
-        spec, with_each, m = self.network.spec, replay.companions, len(replay.codes)
-        if spec.kind == "conv":
-            x = image_rows(images, m)
-        else:
-            none = np.zeros((m, 0), np.float32)
-            blocks = [with_each.get(f"network/{i}", none) for i in range(len(spec.blocks))]
-            x = side_by_side(blocks, spec)
-        steps = self.network.settings.steps
-        legible = np.flatnonzero(~np.isnan(x[:, 0]))
-        legible = legible[: len(legible) // steps * steps]  # as many in each step
-        return self.network.request(
-            n,
-            x[legible],
-            replay.codes[legible],
-            with_each.get(LOGITS, np.zeros((m, 0), np.float32))[legible],
-            drift=report.score,
-            n_drifts=report.n_drifts,
-        )
+        return network_input.request(self.network, n, replay, images, report)
 
     def take_network(self, result: AdaptResult) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Predict with what the inner loop made of a request; its events and their logits now."""

@@ -8,14 +8,14 @@ import pytest
 from numpy.typing import NDArray
 
 from streamlearn.core.forest import LOG_STEPS, MOST_CLASSES, Forest
-from streamlearn.core.growth import (
+from streamlearn.core.growth import GrowingForest
+from streamlearn.core.trees import (
     LEAF_EVENTS,
     LOOK_EVENTS,
     MOST_NODES,
     PRIOR,
     SPLIT_NATS,
     TESTS,
-    GrowingForest,
 )
 
 START, FEATURES, CLASSES = 2, 5, 3  # features lie behind START others
