@@ -17,6 +17,7 @@ empty cell. Images may lie in a struct's field `bytes`, as data sets of Hugging 
 A column without a single value has no kind yet: it is told later, when one comes.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from enum import StrEnum
@@ -40,7 +41,7 @@ FIRST_FILES = 8  # all of these are images before a column of bytes is called on
 MISSING = ("", "na", "n/a", "#n/a", "nan", "-nan", "null", "none", "nil", "?", "-", "<na>")
 NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$|^[+-]?(?i:inf|infinity)$"
 THOUSANDS = r"^[+-]?\d{1,3}(,\d{3})+(\.\d+)?$"  # 1,234.5
-DECIMAL_COMMA = r"^[+-]?\d+,\d+$"  # 1234,5 where columns are not separated by commas
+DECIMAL_COMMA = r"^[+-]?\d+,\d+$"  # 1234,5; between commas where values say so: see comma_of
 PERCENT = r"\s*%$"  # 12.5 % is 12.5
 DATE = (
     r"^\d{4}[-/]\d{1,2}[-/]\d{1,2}([T ]\d{1,2}:\d{2}(:\d{2}([.,]\d+)?)?\s*(Z|[+-]\d{2}:?\d{2})?)?$"
@@ -128,6 +129,23 @@ def tell(values: Any, *, comma: str = THOUSANDS) -> Told | None:
             return IMAGES
         return Told(Kind.IGNORED, "bytes that are neither PNG nor JPEG")
     return Told(Kind.IGNORED, f"values of type {kind}")
+
+
+def comma_of(columns: Iterable[Any]) -> str:
+    """What a comma in numbers means where commas separate columns, too, by the first texts.
+
+    DECIMAL_COMMA where a column is numbers only if it is one, and none is only if it is not.
+    """
+    found = set()
+    for values in map(plain, columns):
+        trimmed = pc.utf8_trim_whitespace(values)
+        present = trimmed.filter(pc.invert(_missing(trimmed)))
+        if _share(present, ",") == 0.0:
+            continue
+        bare = pc.replace_substring_regex(present, PERCENT, "")
+        fits = (c for c in (THOUSANDS, DECIMAL_COMMA) if _share(bare, f"{NUMBER}|{c}") >= MOSTLY)
+        found.add(tuple(fits))
+    return DECIMAL_COMMA if (DECIMAL_COMMA,) in found and (THOUSANDS,) not in found else THOUSANDS
 
 
 def _tell_text(values: Any, comma: str) -> Told | None:

@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 
 from streamlearn.errors import InputError
 from streamlearn.sources.json_lines import Batch, json_batch
-from streamlearn.sources.kinds import DECIMAL_COMMA, THOUSANDS
+from streamlearn.sources.kinds import DECIMAL_COMMA, THOUSANDS, comma_of
 
 PIECE_BYTES = 1 << 20
 LONGEST_RECORD_BYTES = 16 << 20  # then a quote was never closed: cut at the last line's end
@@ -158,6 +158,9 @@ class Reader:
                     f"{self.name} is no CSV in UTF-8 after {self.read_bytes} bytes ({error}); "
                     "convert it (iconv -f latin1 -t utf-8) or mend that line"
                 ) from error
+            if i == 0 and delimiter == ",":
+                self.comma = comma_of(table.columns)
+                self.format += ", decimal commas" if self.comma == DECIMAL_COMMA else ""
             if len(table):
                 yield dict(zip(table.column_names, table.columns, strict=True))
 

@@ -223,6 +223,28 @@ def test_semicolons_decimal_commas_and_thousands(tmp_path: Path) -> None:
     assert column(read(tmp_path / "tab.tsv")[0], "a") == [1.0]
 
 
+@pytest.mark.parametrize(
+    ("cells", "expected"),
+    [
+        (("3,19", "11,791"), (3.19, 11.791)),  # a is no number otherwise, and b is read alike
+        (("", "11,791"), (None, 11791.0)),
+        (("2,000,000", "11,791"), (2e6, 11791.0)),
+        (("7,5 %", "-1,250"), (7.5, -1.25)),
+        (("of 3, 19", "11,791"), (None, 11791.0)),  # a text with a comma says nothing
+    ],
+)
+def test_what_a_comma_means_between_commas(
+    tmp_path: Path, cells: tuple[str, str], expected: tuple[float | None, float]
+) -> None:
+    line = ",".join(f'"{cell}"' for cell in cells)
+    (tmp_path / "c.csv").write_text("a,b,label\n" + f"{line},x\n{line},y\n")
+    frames, source = read(tmp_path / "c.csv")
+    if expected[0] is not None:
+        assert column(frames, "a") == [expected[0]] * 2
+    assert column(frames, "b") == [expected[1]] * 2
+    assert ("decimal commas" in source.inferred.lines()[0]) == (expected[1] % 1 != 0)
+
+
 def test_headers_that_name_twice_or_not_at_all(tmp_path: Path) -> None:
     (tmp_path / "h.csv").write_text(",x,x,label\n5,1,2,a\n3,3,4,b\n")
     frames, source = read(tmp_path / "h.csv")
