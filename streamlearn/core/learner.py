@@ -252,7 +252,7 @@ class StreamLearner:
     def _grow(self) -> None:
         """Room for all inputs, images and classes that there are now."""
         schema, n_images = self._schema, len(self._schema.images)
-        self._memory.grow(texts=self._texts_alone, n_images=n_images)
+        self._memory.grow(texts=schema.is_text_alone, n_images=n_images)
         inputs = schema.inputs
         self._mixture.grow(len(inputs), inputs.recent, len(schema.classes), n_images)
         if self.settings.network != "off" and n_images:
@@ -260,10 +260,6 @@ class StreamLearner:
         elif self.settings.network == "all" and len(inputs):
             self._mixture.add_network("mlp")
         self._manifest = None
-
-    @property
-    def _texts_alone(self) -> bool:
-        return bool(self._schema.texts) and not self._schema.has_numbers
 
     def _publish_scale(self) -> None:
         experts = self._mixture.experts
@@ -294,7 +290,7 @@ class StreamLearner:
             learned = tested, chosen, codes[labelled], texts
             self._mixture.learn(*learned, new_class=new_class, n_drifts=drifts)
             self._mixture.offer_network(tested, images, labelled, codes, events)
-            self._memory.learned(
+            self._memory.review(
                 self._mixture,
                 len(labelled),
                 new_class=new_class,
@@ -417,7 +413,7 @@ class StreamLearner:
         schema, experts = learner._schema, learner._mixture.experts
         n_images = len(schema.images)
         learner._memory.resume(
-            meta, parts, learner._mixture, texts=learner._texts_alone, n_images=n_images
+            meta, parts, learner._mixture, texts=schema.is_text_alone, n_images=n_images
         )
         if learner._pending is not None:
             learner._pending.resume(parts["pending"])

@@ -70,7 +70,7 @@ class Memory:
         scale = mixture.experts.inverse_std
         return self.encodings.scale(scale, numbers=numbers) if self.encodings.width else scale
 
-    def learned(
+    def review(
         self, mixture: Mixture, n_labelled: int, *, new_class: bool, numbers: bool, n_images: int
     ) -> None:
         """After so many more labelled events: which sample to trust, and the weights of `keep`."""

@@ -37,6 +37,11 @@ class Schema:
         """Whether there are number columns."""
         return bool(self.inputs.number_names)
 
+    @property
+    def is_text_alone(self) -> bool:
+        """Whether there are texts, and no number columns beside them."""
+        return bool(self.texts) and not self.has_numbers
+
     def lookup(self, frame: Frame) -> NDArray[np.int32]:
         """Class of each label code; the last is what code -1, unlabelled, finds."""
         known = [self.classes.get(value, _UNSEEN) for value in frame.label_values]
