@@ -1,14 +1,17 @@
 """The program `streamlearn`: runs a command and turns its errors into exit codes."""
 
+import signal
 import sys
 
 from streamlearn.cli import app
+from streamlearn.cli.interrupts import interrupt_on
 from streamlearn.cli.options import debug_wanted
 from streamlearn.errors import BrokerError, StateError, StreamlearnError
 
 
 def main() -> None:
     """Run the command line; a mistake costs one clear message on stderr, never a traceback."""
+    interrupt_on(signal.SIGINT)
     try:
         app(prog_name="streamlearn")
     except StreamlearnError as error:

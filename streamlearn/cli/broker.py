@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from streamlearn.cli.interrupts import interrupt_on
 from streamlearn.cli.options import ConfigFile, load_config
 from streamlearn.errors import BrokerError
 
@@ -44,11 +45,7 @@ def broker(
 
     console = Console(stderr=True, highlight=False)
     settings = load_config(config)
-
-    def interrupt(number: int, frame: object) -> None:
-        raise KeyboardInterrupt
-
-    signal.signal(signal.SIGTERM, interrupt)
+    interrupt_on(signal.SIGTERM)
     folder = None if secure is None else SecureFolder(secure)
     local = LocalBroker(
         port=port,

@@ -17,6 +17,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from streamlearn.cli.interrupts import interrupt_on
 from streamlearn.cli.options import Json, broker_given, environment, load_config
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ def demo(
     if pace.realtime:
         raise InputError("the demo's events have no times of their own: give a --rate as 150/s")
     console = Console(stderr=json, highlight=False)
-    _stop_in_order()
+    interrupt_on(signal.SIGTERM, signal.SIGHUP)  # what ends this also ends what it started
     with ExitStack() as stack:
         folder = data_dir
         if folder is None:
@@ -73,16 +74,6 @@ def demo(
 
         typer.echo(dumps(summary.as_json()))
     raise typer.Exit(0 if summary.passed else 1)
-
-
-def _stop_in_order() -> None:
-    """What ends this process also ends what it started."""
-
-    def interrupt(number: int, frame: object) -> None:
-        raise KeyboardInterrupt
-
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, interrupt)
 
 
 @contextmanager

@@ -2,13 +2,16 @@
 
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn
 
 from streamlearn.cli.options import Bootstrap, ConfigFile, Images, Json, Order, Prefix, load_config
+
+if TYPE_CHECKING:
+    from streamlearn.runtime.feeder import Counts
 
 
 def feed(
@@ -167,23 +170,23 @@ def feed(
         f"{counts.acknowledged:,} acknowledged, {seconds:.1f} s"
     )
     if stopped:
-        console.print(f"stopped; go on with --skip {skip + counts.sent}")
+        console.print(f"stopped; go on with --skip {skip + counts.acknowledged}")
     if json:
-        typer.echo(_as_json(counts.sent, counts.acknowledged, counts.frames, seconds, skip))
+        typer.echo(_as_json(counts, seconds, skip))
     if stopped:
         raise typer.Exit(130)
 
 
-def _as_json(sent: int, acknowledged: int, frames: int, seconds: float, skip: int) -> str:
+def _as_json(counts: "Counts", seconds: float, skip: int) -> str:
     from json import dumps
 
     return dumps(
         {
-            "sent": sent,
-            "acknowledged": acknowledged,
-            "frames": frames,
+            "sent": counts.sent,
+            "acknowledged": counts.acknowledged,
+            "frames": counts.frames,
             "seconds": round(seconds, 3),
-            "next_skip": skip + sent,
+            "next_skip": skip + counts.acknowledged,
         }
     )
 

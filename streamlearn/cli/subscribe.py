@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from streamlearn.cli.interrupts import interrupt_on
 from streamlearn.cli.options import Bootstrap, ConfigFile, Images, Prefix, load_config
 
 if TYPE_CHECKING:
@@ -165,10 +166,7 @@ def _follow(
 
     from streamlearn.runtime.witness import Witness
 
-    def interrupt(number: int, frame: object) -> None:
-        raise KeyboardInterrupt
-
-    signal.signal(signal.SIGTERM, interrupt)
+    interrupt_on(signal.SIGTERM)
     console = Console(highlight=False, soft_wrap=True, markup=False)  # names are others'
     swaps: SimpleQueue[Held] = SimpleQueue()
 

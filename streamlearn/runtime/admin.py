@@ -133,10 +133,17 @@ def _wait_until_as_specified(kafka: KafkaConfig, specs: Iterable[TopicSpec]) -> 
 def delete(kafka: KafkaConfig, specs: Iterable[TopicSpec]) -> None:
     """Delete the topics, with all that is on them; those that are not there are left alone."""
     client = connect(kafka)
-    names = {spec.full_name for spec in specs} & client.list_topics(timeout=TIMEOUT_S).topics.keys()
-    if names:
-        for answer in client.delete_topics(sorted(names), operation_timeout=TIMEOUT_S).values():
-            answer.result()
+    wanted = {spec.full_name for spec in specs}
+    try:
+        names = sorted(wanted & client.list_topics(timeout=TIMEOUT_S).topics.keys())
+        if names:
+            for answer in client.delete_topics(names, operation_timeout=TIMEOUT_S).values():
+                answer.result()
+    except KafkaException as error:
+        raise BrokerError(
+            f"{kafka.bootstrap} did not delete all of {', '.join(sorted(wanted))}: "
+            f"{error.args[0].str()}; delete what is left of them with Kafka's own tools"
+        ) from error
 
 
 def _create(client: AdminClient, specs: list[TopicSpec], replication: int) -> None:

@@ -17,20 +17,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from types import TracebackType
 
-from confluent_kafka import KafkaError, KafkaException, Message, Producer
-
 from streamlearn import topics
 from streamlearn.config import FeederConfig, KafkaConfig, TopicsConfig
 from streamlearn.core.records import Frame
 from streamlearn.errors import BrokerError, FrameError, InputError, StreamlearnError
-from streamlearn.runtime.connection import (
-    IDEMPOTENT,
-    Refusals,
-    answer,
-    no_topics,
-    said,
-    wait_for_reports,
-)
 from streamlearn.runtime.framing import (
     FrameBuilder,
     checked_features,
@@ -38,16 +28,14 @@ from streamlearn.runtime.framing import (
     frame_of_one,
     seconds,
 )
-from streamlearn.wire import event_codec, image_codec
+from streamlearn.runtime.outbox import Outbox
+from streamlearn.runtime.packing import pack
+from streamlearn.wire import event_codec
 from streamlearn.wire.cloud_events import stream_of_key
-from streamlearn.wire.event_rules import RefusedError
 
 logger = logging.getLogger(__name__)
-_SILENT = logging.getLogger("streamlearn.librdkafka")  # what matters, callbacks say
-_SILENT.disabled = True
 
 CONNECT_TIMEOUT_S = 10.0
-MAX_FRAME_BYTES = 900 * 1024  # a larger frame of several events is halved until it fits
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,41 +75,23 @@ class Feeder(AbstractContextManager["Feeder"]):
     ) -> None:
         framing = FeederConfig(frame_events=frame_events, linger_ms=linger_ms)
         kafka = KafkaConfig(bootstrap=bootstrap) if isinstance(bootstrap, str) else bootstrap
-        self._kafka = kafka
         self._bootstrap = kafka.bootstrap
         self._topic = topics.load(prefix=topic_prefix, partitions=1)["events"].full_name
         self._frame_events = framing.frame_events
         self._linger_s = framing.linger_ms / 1000
         self._delivery_timeout_s = delivery_timeout_s
-        self._lock = threading.RLock()
+        self._lock = threading.RLock()  # keeps a stream's frames in order
         self._builders: dict[str, FrameBuilder] = {}
         self._due: dict[str, float] = {}  # stream to the monotonic second when its frame goes
-        self._sent = self._acknowledged = self._failed = self._frames = 0
-        self._first_error: str | None = None
-        self._dead: str | None = None  # why this producer will never send again
+        self._sent = 0
         self._closed = threading.Event()
         self._wake = threading.Condition(self._lock)
-        refusals = Refusals()
-        self._producer = Producer(
-            kafka.client_settings()
-            | {
-                **IDEMPOTENT,
-                "partitioner": "murmur2_random",  # as Java's clients: a key, a partition
-                "compression.type": "none",  # numbers hardly shrink
-                "linger.ms": 1,  # frames are batches already
-                "message.max.bytes": event_codec.MAX_FRAME_BYTES + (1 << 20),
-                "queue.buffering.max.kbytes": 256 * 1024,
-                "delivery.timeout.ms": int(delivery_timeout_s * 1000),
-                "error_cb": refusals,
-                "log_level": 0,
-                "logger": _SILENT,  # else its end is a line on standard error as well
-            }
+        self._outbox = Outbox(
+            kafka,
+            self._topic,
+            delivery_timeout_s=delivery_timeout_s,
+            connect_timeout_s=connect_timeout_s or CONNECT_TIMEOUT_S,
         )
-        found = answer(
-            self._producer, kafka, refusals, timeout_s=connect_timeout_s or CONNECT_TIMEOUT_S
-        )
-        if self._topic not in found.topics:
-            raise no_topics(kafka, [self._topic])
         self._thread = threading.Thread(target=self._linger, name="feeder", daemon=True)
         self._thread.start()
         # Arrow imports what it can when it first encodes, which is slow, and at exit too late.
@@ -132,7 +102,7 @@ class Feeder(AbstractContextManager["Feeder"]):
     def counts(self) -> Counts:
         """Events sent, acknowledged, failed so far, and frames acknowledged."""
         with self._lock:
-            return Counts(self._sent, self._acknowledged, self._failed, self._frames)
+            return Counts(self._sent, *self._outbox.tally())
 
     def send(
         self,
@@ -195,12 +165,10 @@ class Feeder(AbstractContextManager["Feeder"]):
         with self._lock:
             for stream in list(self._due):
                 self._release(stream)
-        left = self._wait_for_all(timeout_s or self._delivery_timeout_s + 5)
-        if self._dead is not None:
-            raise BrokerError(f"nothing more can be sent to {self._topic}: {self._dead}")
-        with self._lock:
-            error, self._first_error = self._first_error, None
-            counts = self.counts
+        left = self._outbox.wait(timeout_s or self._delivery_timeout_s + 5)
+        if self._outbox.dead is not None:
+            raise BrokerError(f"nothing more can be sent to {self._topic}: {self._outbox.dead}")
+        counts, error = self.counts, self._outbox.take_error()
         if error is not None:
             raise BrokerError(
                 f"{counts.failed} of {counts.sent} events were not taken by {self._bootstrap}: "
@@ -212,19 +180,6 @@ class Feeder(AbstractContextManager["Feeder"]):
                 f"acknowledged by {self._bootstrap}; is it up? They may still arrive"
             )
         return counts
-
-    def _wait_for_all(self, timeout_s: float) -> int:
-        """How many frames are left after that time, or when no more will be taken."""
-        deadline = time.monotonic() + timeout_s
-        left = 0
-        while True:
-            try:
-                left_s = max(0.0, deadline - time.monotonic())
-                left = wait_for_reports(self._producer, min(0.5, left_s))
-            except KafkaException as error:
-                self._dead = said(self._kafka, error.args[0])
-            if self._dead is not None or left == 0 or time.monotonic() >= deadline:
-                return left
 
     def close(self) -> Counts:
         """Flush, then end; sending afterwards is an error. May be called twice."""
@@ -261,6 +216,7 @@ class Feeder(AbstractContextManager["Feeder"]):
         with self._lock:
             self._wake.notify()
         self._thread.join()
+        self._outbox.close()
 
     def _check_stream(self, stream: str) -> None:
         try:
@@ -273,7 +229,7 @@ class Feeder(AbstractContextManager["Feeder"]):
             raise BrokerError("this feeder is closed; send inside its `with` block")
 
     def _linger(self) -> None:
-        """Release frames that are due, and serve delivery reports."""
+        """Release frames that are due."""
         while not self._closed.is_set():
             with self._lock:
                 now = time.monotonic()
@@ -281,16 +237,9 @@ class Feeder(AbstractContextManager["Feeder"]):
                     try:
                         self._release(stream)
                     except StreamlearnError as error:  # nobody to tell here: flush tells it
-                        self._first_error = self._first_error or str(error)
+                        self._outbox.fail(0, str(error))
                 next_due = min(self._due.values(), default=now + 0.1)
                 self._wake.wait(min(0.1, max(0.001, next_due - now)))
-            self._poll(0)
-
-    def _poll(self, timeout_s: float) -> None:
-        try:
-            self._producer.poll(timeout_s)
-        except KafkaException as error:  # an idempotent producer is at its end: it may not write
-            self._dead = said(self._kafka, error.args[0])
 
     def _builder(self, stream: str) -> FrameBuilder:
         return self._builders.setdefault(stream, FrameBuilder(stream))
@@ -302,74 +251,11 @@ class Feeder(AbstractContextManager["Feeder"]):
             self._produce(builder.take())
 
     def _produce(self, frame: Frame) -> None:
-        n = len(frame)
-        if n > 1 and frame.images and _too_much(frame):
-            self._produce_halves(frame)
-            return
+        left = len(frame)
         try:
-            value, headers = event_codec.encode(frame)
-        except FrameError as error:
-            self._failed += n
-            raise InputError(f"frame of stream {frame.stream!r}: {error}") from None
-        if len(value) > MAX_FRAME_BYTES and n > 1:
-            self._produce_halves(frame)
-            return
-        if len(value) > event_codec.MAX_FRAME_BYTES:
-            self._failed += n
-            raise InputError(
-                f"one event of stream {frame.stream!r} has {len(value):,} bytes; at most "
-                f"{event_codec.MAX_FRAME_BYTES:,} are learned from: send smaller images or texts"
-            )
-
-        def delivered(error: KafkaError | None, message: Message) -> None:
-            self._delivered(error, n)
-
-        while True:
-            try:
-                self._producer.produce(
-                    self._topic,
-                    value,
-                    frame.stream.encode(),
-                    headers=[*headers],
-                    callback=delivered,
-                )
-                return
-            except BufferError:  # enough waits for the broker: let the caller wait, too
-                self._poll(0.05)
-                if self._dead is not None:
-                    self._failed += n
-                    raise BrokerError(f"frame of {n} events refused: {self._dead}") from None
-            except KafkaException as error:
-                self._failed += n
-                self._poll(0)  # a producer at its end says here why
-                why = self._dead or error.args[0].str()
-                raise BrokerError(f"frame of {n} events refused: {why}") from None
-
-    def _produce_halves(self, frame: Frame) -> None:
-        n = len(frame)
-        self._produce(frame.rows(0, n // 2))
-        self._produce(frame.rows(n // 2, n))
-
-    def _delivered(self, error: KafkaError | None, n_events: int) -> None:
-        with self._lock:
-            if error is None:
-                self._acknowledged += n_events
-                self._frames += 1
-                return
-            self._failed += n_events
-            self._first_error = self._first_error or said(self._kafka, error)
-
-
-def _too_much(frame: Frame) -> bool:
-    """Whether images' files alone are too large for a frame, or more pixels than a worker reads."""
-    files = [raw for column in frame.images.values() for raw in column.raw if raw is not None]
-    if sum(map(len, files)) > MAX_FRAME_BYTES:
-        return True
-    return sum(map(_n_pixels, set(files))) > image_codec.MAX_FRAME_PIXELS
-
-
-def _n_pixels(raw: bytes) -> int:
-    try:
-        return image_codec.n_pixels_of(raw)
-    except RefusedError:  # the worker says so, where whoever made the frame did not look
-        return 0
+            for part in pack(frame):
+                left -= part.n_events
+                self._outbox.put(frame.stream.encode(), part.value, part.headers, part.n_events)
+        finally:
+            if left:
+                self._outbox.fail(left)

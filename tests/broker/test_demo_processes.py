@@ -125,7 +125,7 @@ def test_ctrl_c_in_the_middle_leaves_somebodys_broker_as_it_was(
         assert len(children) == 2  # the broker is somebody's
         assert set(admin.list_topics(timeout=10).topics) > before
         running.process.send_signal(signal.SIGINT)
-        assert running.end() == 130
+        assert running.end() == 130, running.said()
         assert gone(children)
     made = {t for t in admin.list_topics(timeout=10).topics if t.startswith("demo-")}
     while made & set(admin.list_topics(timeout=10).topics):  # deleted a little later

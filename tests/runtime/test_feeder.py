@@ -1,19 +1,21 @@
 """The feeder against a real broker: what it says it sent is what lies on the topic, in order."""
 
+import signal
 import subprocess
 import sys
 import threading
 from collections import defaultdict
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, Producer, TopicPartition
 
 from streamlearn.config import KafkaConfig
 from streamlearn.core.records import Frame
 from streamlearn.errors import BrokerError, InputError
-from streamlearn.runtime import feeder as feeder_module
+from streamlearn.runtime import outbox, packing
 from streamlearn.runtime.broker import free_port
 from streamlearn.runtime.feeder import Counts, Feeder
 from streamlearn.topics import Topics
@@ -102,7 +104,7 @@ def test_threads_may_share_a_feeder(kafka: KafkaConfig, topics: Topics) -> None:
 def test_large_frames_are_halved_until_they_fit(
     kafka: KafkaConfig, topics: Topics, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(feeder_module, "MAX_FRAME_BYTES", 4096)
+    monkeypatch.setattr(packing, "MAX_PART_BYTES", 4096)
     n = 1000
     frame = Frame(
         stream="s",
@@ -126,7 +128,7 @@ def test_frames_of_large_images_are_halved(
     rng = np.random.default_rng(0)
     files = [file_of(rng.integers(0, 256, (30, 40), dtype=np.uint8)) for _ in range(64)]
     if limit == "bytes":
-        monkeypatch.setattr(feeder_module, "MAX_FRAME_BYTES", 10 * len(files[0]))
+        monkeypatch.setattr(packing, "MAX_PART_BYTES", 10 * len(files[0]))
     else:
         monkeypatch.setattr(image_codec, "MAX_FRAME_PIXELS", 10 * 30 * 40)
     pictures = image_codec.column_of([image_codec.read(raw) for raw in files])
@@ -188,6 +190,39 @@ def test_the_blocks_own_error_is_the_one_that_is_seen(kafka: KafkaConfig, topics
 
     with pytest.raises(ZeroDivisionError):
         feed_and_fail()
+    assert numbers_by_stream(kafka, topics) == {"s": [7.0]}
+
+
+class Interrupting(Producer):
+    """Each delivery report is a moment at which somebody presses Ctrl-C."""
+
+    def produce(self, *args: Any, **options: Any) -> None:
+        report = options.pop("callback")
+
+        def interrupted(*what: Any) -> None:
+            signal.raise_signal(signal.SIGINT)
+            report(*what)
+
+        super().produce(*args, callback=interrupted, **options)
+
+
+def test_ctrl_c_inside_a_delivery_report_is_just_that(
+    kafka: KafkaConfig, topics: Topics, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outbox, "Producer", Interrupting)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def feed_patiently() -> None:
+        with Feeder(kafka, topic_prefix=topics.prefix, linger_ms=10_000) as feeder:
+            feeder.send("s", {"n": 7})
+            feeder.flush()
+            threading.Event().wait(30)  # the report comes in another thread
+
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            feed_patiently()
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert numbers_by_stream(kafka, topics) == {"s": [7.0]}
 
 
