@@ -95,12 +95,14 @@ class WorkerApp(faust.App):
             await self.consumer.commit()
 
     async def _learn(self, stream: Any) -> None:
+        stream.enable_acks = False  # else noack_take, broken off by an error, turns them on
         async for events in stream.noack_take(MAX_FRAMES, within=WITHIN_S):
             with self._stops_worker():
                 await self.learning.take(events)
 
     async def _pass_on(self, stream: Any) -> None:
         """Late labels join the events log: what is learned follows from that log alone."""
+        stream.enable_acks = False
         async for events in stream.noack_take(MAX_FRAMES, within=WITHIN_S):
             with self._stops_worker():
                 await self.learning.pass_on(events, self.forwarding.forward)

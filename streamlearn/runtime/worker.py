@@ -9,6 +9,7 @@ import os
 import socket
 import time
 from pathlib import Path
+from tempfile import TemporaryFile
 
 from streamlearn import topics as topic_specs
 from streamlearn.config import Config
@@ -59,8 +60,7 @@ def run(config: Config, decision: Decision | None = None) -> None:
     _check_topics(config, topics)
     key = keys.signer(config.worker.signing_key, prefix=config.topics.prefix)
     worker_id = f"{socket.gethostname()}-{os.getpid()}"
-    folder = config.worker.state_dir / f"{config.topics.prefix}{config.worker.group}"
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = _folder(config)
     metrics = WorkerMetrics()
     server = MetricsServer(
         metrics.registry, host=config.worker.metrics_host, port=config.worker.metrics_port
@@ -96,6 +96,21 @@ def run(config: Config, decision: Decision | None = None) -> None:
         kafka_log.close()
         server.close()
     log.info("stopped")
+
+
+def _folder(config: Config) -> Path:
+    """Of this group's states, in the worker's own; ConfigError where it cannot be had."""
+    name = f"{config.topics.prefix}{config.worker.group}".replace("/", "%2F")
+    folder = config.worker.state_dir / name
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=folder):
+            return folder
+    except OSError as error:
+        raise ConfigError(
+            f"state folder {folder} cannot be made or written: {error.strerror}; give another with "
+            "--state-dir (STREAMLEARN_WORKER__STATE_DIR)"
+        ) from None
 
 
 def _trainer(

@@ -7,6 +7,7 @@ a power cut may, and then the state topic has them.
 
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from rocksdict import (
@@ -21,31 +22,40 @@ from rocksdict import (
 from streamlearn.errors import StateError
 
 _MIB = 1 << 20
+_FULL = "No space left on device"  # how RocksDB tells it
 
 
 class RocksDBStore:
     """Rows of one partition in the folder `path`, which is made if needed.
 
-    Raises StateError when the folder is in use by another process, or damaged.
+    Raises StateError when the folder is in use by another process, or damaged, or when its disk
+    is full or does not let itself be written.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        path.parent.mkdir(parents=True, exist_ok=True)
+        self._failed = False
         try:
+            path.parent.mkdir(parents=True, exist_ok=True)
             self._db: Rdict | None = Rdict(str(path), _options())
         except Exception as error:  # rocksdict raises plain Exception
             raise StateError(_cannot_open(path, str(error))) from error
 
     def get(self, key: bytes) -> bytes | None:
-        value: bytes | None = self._open().get(key)
+        with self._explained():
+            value: bytes | None = self._open().get(key)
         return value
 
     def scan(self, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
         rows = self._open().items(from_key=prefix)  # pinned here: the iterator is a snapshot
 
         def matching() -> Iterator[tuple[bytes, bytes]]:
-            for key, value in rows:
+            while True:
+                with self._explained():
+                    row = next(rows, None)
+                if row is None:
+                    return
+                key, value = row
                 if not isinstance(key, bytes) or not key.startswith(prefix):
                     return
                 yield key, value
@@ -58,17 +68,35 @@ class RocksDBStore:
             batch.delete(key)
         for key, value in puts.items():
             batch.put(key, value)
-        self._open().write(batch)
+        with self._explained():
+            self._open().write(batch)
 
     def close(self) -> None:
-        if self._db is not None:
-            self._db.close()
-            self._db = None
+        if self._db is None:
+            return
+        db, self._db = self._db, None
+        if self._failed:
+            with suppress(Exception):  # it says again what stopped the worker
+                db.close()
+            return
+        with self._explained():
+            db.close()
 
     def destroy(self) -> None:
         """Close, and remove the folder."""
         self.close()
         shutil.rmtree(self.path, ignore_errors=True)
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """A disk that refuses becomes StateError."""
+        try:
+            yield
+        except StateError:
+            raise
+        except Exception as error:  # rocksdict raises plain Exception
+            self._failed = True
+            raise StateError(_refused(self.path, str(error))) from error
 
     def _open(self) -> Rdict:
         if self._db is None:
@@ -111,7 +139,23 @@ def _cannot_open(path: Path, reason: str) -> str:
             f"{path} is in use by another worker; give each worker a state folder of its own "
             "(--state-dir, STREAMLEARN_WORKER__STATE_DIR)"
         )
+    if _FULL in reason:
+        return _refused(path, reason)
     return (
         f"{path} cannot be opened ({reason.strip()}); if the disk is sound and writable, remove "
         "this folder: the worker restores it from the state topic"
+    )
+
+
+def _refused(path: Path, reason: str) -> str:
+    """What to do when an open store cannot be read or written any more."""
+    if _FULL in reason:
+        return (
+            f"the disk of {path} is full; make room there, or use another --state-dir "
+            "(STREAMLEARN_WORKER__STATE_DIR), and start the worker again: nothing is lost"
+        )
+    return (
+        f"{path} cannot be read or written any more ({reason.strip()}); see that the disk is sound "
+        "and writable, and start the worker again. If the folder is damaged, remove it: the worker "
+        "restores it from the state topic"
     )

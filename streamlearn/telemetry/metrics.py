@@ -13,6 +13,8 @@ from wsgiref.simple_server import WSGIServer
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
 
+from streamlearn.errors import ConfigError
+
 REST = "(rest)"  # no Kafka key of ours: it stands for all streams without a series of their own
 SHOWN_STREAMS = 40
 SHOWN_PARTITIONS = 90
@@ -315,12 +317,21 @@ class WorkerMetrics(Catalogue):
 
 
 class MetricsServer:
-    """Serves a registry at /metrics; `port` 0 takes a free one, `url` says which."""
+    """Serves a registry at /metrics; `port` 0 takes a free one, `url` says which.
+
+    ConfigError where nobody can listen there.
+    """
 
     def __init__(self, registry: CollectorRegistry, *, host: str, port: int) -> None:
         self._server: WSGIServer
         self._thread: threading.Thread
-        self._server, self._thread = start_http_server(port, host, registry)
+        try:
+            self._server, self._thread = start_http_server(port, host, registry)
+        except OSError as error:
+            raise ConfigError(
+                f"metrics cannot be served at {host}:{port} ({error.strerror}); choose another "
+                "--metrics-port, 0 takes any free one"
+            ) from None
         self.port: int = self._server.server_port
         self.url = f"http://{host}:{self.port}/metrics"
 

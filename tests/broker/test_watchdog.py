@@ -95,6 +95,21 @@ def test_a_stuck_worker_ends_itself_and_the_next_one_goes_on(
         assert running.process.wait(60) == 0, running.said()
 
 
+def test_a_worker_that_fails_acknowledges_only_what_it_has_learned(
+    kafka: KafkaConfig, topics: Topics, tmp_path: Path
+) -> None:
+    feed = Feed(kafka, topics)
+    feed.send(streams=200)  # most still wait in Faust's buffers when it fails
+    with worker(kafka, topics, tmp_path, "fails") as running:
+        assert running.process.wait(PATIENCE_S) == 1, running.said()
+        assert running.said().splitlines()[-1] == "streamlearn: the disk is full"
+        assert "Traceback" not in running.said()
+    with worker(kafka, topics, tmp_path) as running:  # which stops where the group went too far
+        feed.wait_until_learned(running)
+        running.process.terminate()
+        assert running.process.wait(60) == 0, running.said()
+
+
 def test_idle_or_slow_to_restore_is_not_stuck(
     kafka: KafkaConfig, topics: Topics, tmp_path: Path
 ) -> None:

@@ -1,18 +1,22 @@
 """The worker as a process on a real broker: bad messages, metrics, and how it ends."""
 
 import json
+import socket
 import time
 import urllib.request
 from pathlib import Path
 
+import pytest
 from confluent_kafka import Producer
 
 from streamlearn import topics as topic_specs
-from streamlearn.config import KafkaConfig
+from streamlearn.config import Config, KafkaConfig, TopicsConfig, WorkerConfig
+from streamlearn.errors import ConfigError
 from streamlearn.runtime import admin
 from streamlearn.runtime.broker import LocalBroker
 from streamlearn.runtime.connection import IDEMPOTENT
 from streamlearn.runtime.log import KafkaLog
+from streamlearn.runtime.worker import run
 from streamlearn.topics import Topics
 from streamlearn.wire import dead_letter_codec, metrics_codec
 from tests.broker.running import worker
@@ -83,3 +87,21 @@ def test_missing_topics_are_named_with_the_remedy(kafka: KafkaConfig, tmp_path: 
         assert "nowhere.events is missing" in running.said()
         assert "streamlearn topics apply" in running.said()
         assert "Traceback" not in running.said()
+
+
+def test_a_folder_or_port_that_cannot_be_had_is_named_with_the_remedy(
+    kafka: KafkaConfig, topics: Topics, tmp_path: Path
+) -> None:
+    def end(**settings: object) -> str:
+        where = TopicsConfig(prefix=topics.prefix)
+        with pytest.raises(ConfigError) as stopped:
+            run(Config(kafka=kafka, topics=where, worker=WorkerConfig.model_validate(settings)))
+        return str(stopped.value)
+
+    (tmp_path / "file").touch()
+    said = end(state_dir=tmp_path / "file", group="a/../b", metrics_port=0)
+    assert f"{topics.prefix}a%2F..%2Fb cannot be made or written: Not a directory" in said
+    assert "--state-dir" in said
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        said = end(state_dir=tmp_path / "state", metrics_port=taken.getsockname()[1])
+    assert "Address already in use" in said and "--metrics-port" in said
