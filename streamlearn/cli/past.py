@@ -176,6 +176,7 @@ def history(
             "learned them, and to check its hash's place in the log.",
         ),
     ] = False,
+    partition: Partition = None,
     config: ConfigFile = None,
     bootstrap: Bootstrap = None,
     prefix: Prefix = None,
@@ -188,10 +189,11 @@ def history(
     from streamlearn.runtime.past import Past
 
     with Past(_settings(config, bootstrap, prefix)) as past:
-        past.partition_of(stream)
+        number = past.partition_of(stream, partition)
         entries = [e for e in past.found.of(stream) if e.kind != "snapshot"]
+        entries = [e for e in entries if e.partition == number]
         entries.sort(key=lambda e: (e.epoch, e.version, e.sent_s))
-        steps = _steps(past, stream) if accuracy else {}
+        steps = _steps(past, stream, number) if accuracy else {}
         refused, why = past.found.refused, past.found.why
         kinds = ["rollback" if past.is_rollback(entry) else entry.kind for entry in entries]
     before = [None, *entries[:-1]] if entries else []
@@ -210,15 +212,18 @@ def history(
             row["kind"], str(row["bytes"]), _percent(row["accuracy"]), row["hash"][:8],
         )  # fmt: skip
     Console(markup=False).print(
-        table if rows else f"no update of {stream} is retained; see `replay`"
+        table
+        if rows
+        else f"nothing was published of {stream}, or what was is no longer retained; `replay` "
+        "learns any version again from the log"
     )
     _print_refused(refused, why)
 
 
-def _steps(past: "Past", stream: str) -> "dict[int, Step]":
+def _steps(past: "Past", stream: str, partition: int) -> "dict[int, Step]":
     from streamlearn.runtime.replay import Step, Until
 
-    steps = (step for step in past.replay(stream, Until()) if isinstance(step, Step))
+    steps = (step for step in past.replay(stream, Until(), partition) if isinstance(step, Step))
     return {step.version: step for step in steps}
 
 
@@ -263,6 +268,7 @@ def rollback(
     wait: Annotated[
         float, typer.Option(min=0, help="Seconds to wait for the worker that does it.")
     ] = 30.0,
+    partition: Partition = None,
     config: ConfigFile = None,
     bootstrap: Bootstrap = None,
     prefix: Prefix = None,
@@ -277,7 +283,7 @@ def rollback(
     from streamlearn.runtime.past import Past
 
     with Past(_settings(config, bootstrap, prefix)) as past:
-        done = past.roll_back(stream, to, wait_s=wait)
+        done = past.roll_back(stream, to, wait_s=wait, partition=partition)
         events = past.events
     if json:
         print(json_text.dumps({"stream": stream} | asdict(done)))

@@ -105,7 +105,9 @@ class Agent:
         if self._lost_at is not None and self._clock() - self._lost_at > LOST_S:
             raise BrokerError(
                 f"another worker claimed our partitions, but the group left them to us for "
-                f"{LOST_S:.0f} s; start this worker again: it takes them over anew"
+                f"{LOST_S:.0f} s; start this worker again: it takes them over anew. If that "
+                "happens again, workers of two groups (worker.group) learn the same topics: give "
+                "them one group, or the second a prefix of its own (topics.prefix)"
             )
         if self._clock() >= self._checkpoint_due and self._generation is not None:
             async with self._turn:

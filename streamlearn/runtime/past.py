@@ -84,8 +84,13 @@ class Past(AbstractContextManager["Past"]):
         """What workers published; read once."""
         return find_published(self._log, self._topics, verifier=self._verifier)
 
-    def partition_of(self, stream: str) -> int:
-        """Where the stream lies. InputError: nowhere, or in several partitions."""
+    def partition_of(self, stream: str, given: int | None = None) -> int:
+        """Where the stream lies, or is said to. InputError: nowhere, or in several partitions."""
+        if given is not None:
+            last = self._topics["events"].partitions - 1
+            if given > last:
+                raise InputError(f"{self.events} has partitions 0 to {last}, not {given}")
+            return given
         number = self.found.partition_of(stream)
         if number is not None:
             return number
@@ -102,12 +107,12 @@ class Past(AbstractContextManager["Past"]):
 
     def state(self, stream: str, partition: int | None = None) -> StoredState:
         """The state that the worker wrote last; InputError where there is none."""
-        number = self.partition_of(stream) if partition is None else partition
+        number = self.partition_of(stream, partition)
         return newest_state(self._log, self._topics["state"].full_name, number, stream)
 
     def waiting(self, stream: str, partition: int | None = None) -> Frame | None:
         """The stream's newest events without a label; None where there are none."""
-        number = self.partition_of(stream) if partition is None else partition
+        number = self.partition_of(stream, partition)
         return waiting(self._log, self.events, number, stream)
 
     def model(self, stream: str, partition: int | None = None) -> Model:
@@ -119,7 +124,7 @@ class Past(AbstractContextManager["Past"]):
         self, stream: str, until: Until, partition: int | None = None
     ) -> Iterator[Step | Replayed]:
         """Learn the stream again: a Step a version, then the Replayed."""
-        number = self.partition_of(stream) if partition is None else partition
+        number = self.partition_of(stream, partition)
         learning = Replay(
             stream, self._config.learner, partition=number, rollbacks=self._rollbacks()
         )
@@ -160,9 +165,11 @@ class Past(AbstractContextManager["Past"]):
                 raise InputError(f"nothing that was published of {stream!r} is left to verify")
         return audit(self._log, self.events, found, self._config.learner, self._rollbacks())
 
-    def roll_back(self, stream: str, version: int, *, wait_s: float) -> RolledBack:
+    def roll_back(
+        self, stream: str, version: int, *, wait_s: float, partition: int | None = None
+    ) -> RolledBack:
         """Send the state of an old version; StateError where it can't be had, or is refused."""
-        replayed = self.replayed(stream, Until(version=version))  # 1
+        replayed = self.replayed(stream, Until(version=version), partition)  # 1
         proven = self.published_as(replayed)  # 2
         self._check(replayed, proven)
         number, learner = replayed.partition, replayed.learner

@@ -140,8 +140,8 @@ def replay(
 ) -> Iterator[Step | Replayed]:
     """The steps of one stream, then how it ended.
 
-    InputError where `until` names what the log does not have; StateError for a stream without
-    a single event there.
+    InputError where `until` names what the log does not have, or lies before the stream's first
+    message; StateError for a stream without a single event there.
     """
     low, end = log.watermarks(events, partition)
     if until.offset is not None and not low <= until.offset < end:
@@ -159,6 +159,7 @@ def replay(
                 break
     learner = replaying.learner
     if learner.version == 0:
+        _refuse_before_first(log, events, learner.stream, partition, until)
         raise StateError(
             f"{events} partition {partition} has no event of {learner.stream!r} from offset {low} "
             "on; check the stream's name, or where the log was cut by retention (retention.ms)"
@@ -169,3 +170,16 @@ def replay(
             f"not {until.version}"
         )
     yield Replayed(learner, partition, replaying.offset, low, end, replaying.refused)
+
+
+def _refuse_before_first(log: Log, events: str, stream: str, partition: int, until: Until) -> None:
+    """InputError where the stream begins after `until`."""
+    low, end = log.watermarks(events, partition)
+    own = (r for r in log.read(events, partition, low, end) if r.key == stream.encode())
+    first = next(own, None)
+    if first is not None and until.ends_before(first):
+        time = datetime.fromtimestamp(first.timestamp_s, UTC).isoformat(timespec="milliseconds")
+        raise InputError(
+            f"the first message of {stream!r} in {events} partition {partition} has offset "
+            f"{first.offset} and time {time}: give that or a later one"
+        )

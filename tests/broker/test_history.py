@@ -130,6 +130,11 @@ def test_replay_verify_history_and_rollback(
     operator.feed("b", 0)
     operator.wait_for_version("b", 1)
 
+    for command in (("history", "a"), ("rollback", "a", "--to", "1")):
+        refused = operator.run(*command, "--partition", "4", code=2)
+        assert f"{topics.prefix}events has partitions 0 to 3, not 4" in refused
+    assert operator.run("history", "a", "--partition", "0")["versions"] == []
+
     file = tmp_path / "model.safetensors"
     said = operator.run("replay", "--stream", "a", "--until", "v2", "--out", str(file))
     assert said["same_as_published"] is True and said["offset"] == 1
@@ -141,7 +146,7 @@ def test_replay_verify_history_and_rollback(
     refused = operator.run("rollback", "a", "--to", "2", code=1, **stranger)
     assert "the worker refused the rollback: signed with unknown key" in refused
 
-    done = operator.run("rollback", "a", "--to", "2")
+    done = operator.run("rollback", "a", "--to", "2", "--partition", "1")
     assert done["version"] == 5 and done["proven"] is True
     assert done["offset"] > 5  # its state needs several messages
     expected = learned("a", 0, 1)

@@ -172,6 +172,16 @@ def test_what_the_log_does_not_have_is_refused(until: Until, error: type[Excepti
         world.replayed("nobody")
 
 
+@pytest.mark.parametrize("until", [Until(offset=0), Until(time_s=1e9 + 1)])
+def test_an_end_before_a_streams_beginning_says_where_that_is(until: Until) -> None:
+    world = Installation()
+    world.feed("a", 0)
+    world.feed("b", 0)
+    said = r"first message of 'b' .* has offset 1 and time 2001-09-09T01:46:42\.000\+00:00"
+    with pytest.raises(InputError, match=said):
+        world.replayed("b", until)
+
+
 def test_a_log_without_its_beginning_says_so() -> None:
     world = Installation()
     world.feed("a", 0, 1, 2)
