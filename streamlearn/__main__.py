@@ -4,7 +4,7 @@ import signal
 import sys
 
 from streamlearn.cli import app
-from streamlearn.cli.interrupts import interrupt_on
+from streamlearn.cli.interrupts import interrupt_on, interrupted
 from streamlearn.cli.options import debug_wanted
 from streamlearn.errors import BrokerError, StateError, StreamlearnError
 
@@ -21,6 +21,10 @@ def main() -> None:
         sys.exit(1 if isinstance(error, BrokerError | StateError) else 2)
     except KeyboardInterrupt:
         sys.exit(130)
+    except Exception:
+        if debug_wanted(sys.argv) or not interrupted():
+            raise
+        sys.exit(130)  # what an interrupt broke
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from streamlearn.cli.interrupts import interrupt_on
+from streamlearn.cli.interrupts import check, interrupt_on
 from streamlearn.cli.options import ConfigFile, load_config
 from streamlearn.errors import BrokerError
 
@@ -74,6 +74,7 @@ def broker(
                     f"streamlearn worker -c {folder.settings_file('worker')}", soft_wrap=True
                 )
             console.print("[dim]Ctrl-C ends it.[/]")
+            check()
             code = local.wait()
             raise BrokerError(f"Kafka ended by itself with exit code {code}: {local.log_tail()}")
     except KeyboardInterrupt:

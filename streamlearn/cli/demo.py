@@ -17,7 +17,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from streamlearn.cli.interrupts import interrupt_on
+from streamlearn.cli.interrupts import check, interrupt_on
 from streamlearn.cli.options import Json, broker_given, environment, load_config
 
 if TYPE_CHECKING:
@@ -160,7 +160,12 @@ def _shown(demo: "Demo", console: Console) -> Iterator[None]:
     """A table that keeps itself current; without a terminal, a line now and then."""
     if console.is_terminal:
         with Live(_view(demo), console=console, auto_refresh=False) as live:
-            demo.on_tick = lambda: live.update(_view(demo), refresh=True)
+
+            def draw() -> None:
+                check()
+                live.update(_view(demo), refresh=True)
+
+            demo.on_tick = draw
             yield
             live.update(_view(demo), refresh=True)
         demo.on_tick = lambda: None
@@ -169,6 +174,7 @@ def _shown(demo: "Demo", console: Console) -> Iterator[None]:
 
     def tell() -> None:
         nonlocal told, told_s
+        check()
         line = "; ".join([_totals(demo.board.summary()), *demo.notes])
         if line != told and time.monotonic() - told_s >= LINE_EVERY_S:
             told, told_s = line, time.monotonic()

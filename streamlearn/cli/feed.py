@@ -8,6 +8,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn
 
+from streamlearn.cli.interrupts import check
 from streamlearn.cli.options import Bootstrap, ConfigFile, Images, Json, Order, Prefix, load_config
 
 if TYPE_CHECKING:
@@ -148,6 +149,7 @@ def feed(
                 task = progress.add_task("sending", total=None if source.done is None else 1.0)
                 try:
                     for _ in sending:
+                        check()
                         counts = feeder.counts
                         progress.update(
                             task,

@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from streamlearn.cli.interrupts import interrupt_on
+from streamlearn.cli.interrupts import check, interrupt_on
 from streamlearn.cli.options import Bootstrap, ConfigFile, Images, Prefix, load_config
 
 if TYPE_CHECKING:
@@ -186,6 +186,7 @@ def _follow(
         if verify is None:
             _print_ready(versions, json, console)
             while True:
+                check()
                 drain(0.5)
         with Witness(
             verify.kafka,
@@ -195,14 +196,15 @@ def _follow(
         ) as witness:
             _print_ready(versions, json, console)
             while True:
-                for check in witness.poll(0.02):
+                check()
+                for seen in witness.poll(0.02):
                     drain(0)
                     if json:
-                        _print_json({"kind": "check", **asdict(check)})
+                        _print_json({"kind": "check", **asdict(seen)})
                     else:
                         console.print(
-                            f"{check.stream}: {len(check.event_ids) or 'some'} events predicted by "
-                            f"version {check.base_version}: {check.verdict}"
+                            f"{seen.stream}: {len(seen.event_ids) or 'some'} events predicted by "
+                            f"version {seen.base_version}: {seen.verdict}"
                         )
                 drain(0)
     except KeyboardInterrupt:

@@ -1,12 +1,14 @@
 """`streamlearn worker`: learn what is fed, publish the models."""
 
 import logging
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from streamlearn.cli.interrupts import end_at_once_on
 from streamlearn.cli.options import Bootstrap, ConfigFile, Prefix, load_config
 
 
@@ -101,6 +103,7 @@ def worker(
     from streamlearn.runtime.logs import set_up
     from streamlearn.runtime.worker import run
 
+    end_at_once_on(signal.SIGINT)  # until its loop listens there is nothing to end in order
     decision = Decision.ACCEPT_GAP if accept_gap else None
     set_up(sys.stderr, logging.DEBUG if verbose else logging.INFO)
     run(settings, Decision.FROM_EARLIEST if from_earliest else decision)

@@ -125,7 +125,8 @@ def test_ctrl_c_in_the_middle_leaves_somebodys_broker_as_it_was(
         assert len(children) == 2  # the broker is somebody's
         assert set(admin.list_topics(timeout=10).topics) > before
         running.process.send_signal(signal.SIGINT)
-        assert running.end() == 130, running.said()
+        # Python may end by the signal itself where it was importing; a shell calls both 130
+        assert running.end() in (130, -signal.SIGINT), running.said()
         assert gone(children)
     made = {t for t in admin.list_topics(timeout=10).topics if t.startswith("demo-")}
     while made & set(admin.list_topics(timeout=10).topics):  # deleted a little later
