@@ -17,6 +17,7 @@ from streamlearn.cli.options import Bootstrap, ConfigFile, Images, Prefix, load_
 
 if TYPE_CHECKING:
     from streamlearn.config import Config
+    from streamlearn.core.records import Frame
     from streamlearn.runtime.replica import Held
     from streamlearn.runtime.subscriber import StreamModel, Subscriber
 
@@ -86,6 +87,10 @@ def subscribe(
 
     if predict is not None and (follow or verify):
         raise InputError("--predict ends with its file, --follow never does: give one of them")
+    if metrics_port is not None and not (follow or verify):
+        raise InputError("--metrics-port serves as long as --follow goes on: give that, too")
+    if image and predict is None:
+        raise InputError("--image names a column of the file that --predict reads: give that, too")
     with Subscriber(
         settings.kafka,
         topic_prefix=settings.topics.prefix,
@@ -248,6 +253,8 @@ def _predict(
     n = n_labelled = n_right = 0
     with open_source(file, stream_name=name, images=images) as source:
         for frame in source.frames():
+            if not n:
+                _check_columns(current.columns, frame, file)
             probabilities = current.predict_proba(frame)  # (n, C)
             best = probabilities.argmax(axis=1).tolist() if current.classes else []
             for row, label in enumerate(frame.labels()):
@@ -264,6 +271,17 @@ def _predict(
                     typer.echo("" if predicted is None else predicted)
     right = f"; right for {n_right:,} of {n_labelled:,} that have a label" if n_labelled else ""
     console.print(f"[dim]{n:,} events predicted{right}[/]")
+
+
+def _check_columns(known: tuple[str, ...], frame: "Frame", file: Path) -> None:
+    """InputError where a model can read nothing of the file: it would predict all the same."""
+    from streamlearn.errors import InputError
+
+    if known and not {*frame.columns, *frame.texts, *frame.images} & {*known}:
+        raise InputError(
+            f"{file} has no column that the model of {frame.stream!r} reads: "
+            f"{', '.join(known[:20])}{', ...' if len(known) > 20 else ''}"
+        )
 
 
 def _natural(name: str) -> list[str]:

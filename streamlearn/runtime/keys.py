@@ -65,9 +65,12 @@ def look_at(path: Path) -> KeyFile:
     """What kind of key a file holds; ConfigError if none of ours."""
     pem = _read(path, "key")
     private = b"PRIVATE KEY" in pem
-    public_pem = signing.public_half(pem) if private else pem
+    try:
+        public_pem, key_id = signing.public_half(pem) if private else pem, signing.key_id(pem)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
     open_to_others = private and bool(path.stat().st_mode & 0o077)
-    return KeyFile(path, private, signing.key_id(pem), public_pem.decode(), open_to_others)
+    return KeyFile(path, private, key_id, public_pem.decode(), open_to_others)
 
 
 def signer(path: Path | None, *, prefix: str) -> Signer | None:

@@ -9,6 +9,7 @@ partition at a time and ever more patiently: its updates pause, its snapshots ar
 the start, then its updates from the marker.
 """
 
+import logging
 import threading
 import time
 from collections import defaultdict
@@ -48,6 +49,9 @@ _REFUSALS = {  # trying again does not help
     KafkaError._AUTHENTICATION,
     KafkaError._SSL,
 }
+
+logger = logging.getLogger(__name__)
+
 FIRST_PATIENCE_S = 0.2  # before a partition with a gap is read again; doubles up to the last
 LAST_PATIENCE_S = 60.0
 
@@ -98,6 +102,7 @@ class UpdateReader:
         self._reading: set[tuple[str, int]] = set()  # not at their end yet
         self._markers: dict[int, UpdateHeader] = {}  # partition to how far its snapshots reach
         self._partition_of: dict[str, int] = {}  # stream to partition
+        self._twofold: set[str] = set()  # streams that lie in several partitions, and it was said
         self._mending: dict[int, _Mending] = {}
         self._rereading: set[int] = set()  # partitions whose updates wait for their snapshots
         self._thread = threading.Thread(target=self._run, name="subscriber", daemon=True)
@@ -227,7 +232,7 @@ class UpdateReader:
             if role is not Role.SLOW and header.source_partition != partition:
                 raise ForeignError(f"it was written for partition {header.source_partition}")
             if header.stream:
-                self._partition_of[header.stream] = partition
+                self._lies_in(header.stream, partition)
             if header.kind in _MODELS and self._replica.refuse(
                 header.stream, header.epoch, header.version
             ):
@@ -239,6 +244,17 @@ class UpdateReader:
             return
         if received is not None:
             self._offer(received, partition)
+
+    def _lies_in(self, stream: str, partition: int) -> None:
+        before = self._partition_of.get(stream, partition)
+        self._partition_of[stream] = partition
+        if before != partition and stream not in self._twofold:
+            self._twofold.add(stream)
+            logger.warning(
+                "stream %r was fed to partitions %d and %d: it has two models, and either may be "
+                "held; give all its producers one partitioner (the feeder uses murmur2_random)",
+                *(stream, before, partition),
+            )
 
     def _offer(self, received: Received, partition: int) -> None:
         header = received.header

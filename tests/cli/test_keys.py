@@ -25,3 +25,6 @@ def test_the_commands(
     assert shown.count((folder / keys.PUBLIC_FILE).read_text()) == 2
     body = secret.splitlines()[1]
     assert body not in said + shown, "the secret is never shown"
+    (folder / "none.pem").write_text("no key")
+    assert run("keys", "show", str(folder / "none.pem")) == 2
+    assert f"{folder / 'none.pem'}: " in capsys.readouterr().err

@@ -120,7 +120,12 @@ def test_mistakes_are_exit_code_2(
     publish(kafka, topics, model, learned("pump"))
     file = tmp_path / "new.csv"
     file.write_text("a,b\n1,2\n")
+    other = tmp_path / "other.csv"
+    other.write_text("c,d,label\n1,2,up\n")
     for arguments, remedy in (
+        (["--metrics-port", "0"], "give that, too"),
+        (["--image", "a"], "--predict"),
+        (["--predict", str(other), "--stream", "pump"], "model of 'pump' reads: a, b"),
         (["--stream", "boilr"], "did you mean 'boiler'"),
         (["--predict", str(file)], "needs --stream"),
         (["--predict", str(file), "--follow"], "give one of them"),

@@ -55,8 +55,11 @@ def models() -> dict[int, Model]:
 class Owner:
     """Publishes as a worker does, one message at a time."""
 
-    def __init__(self, kafka: KafkaConfig, topics: Topics, epoch: int = 1) -> None:
+    def __init__(
+        self, kafka: KafkaConfig, topics: Topics, epoch: int = 1, partition: int = PARTITION
+    ) -> None:
         self.epoch = epoch
+        self._partition = partition
         self._topics = topics
         self._producer = Producer(kafka.client_settings() | {"linger.ms": 0, "log_level": 0})
         self.ends: dict[str, int] = {}  # topic to the offset after the last message
@@ -69,7 +72,7 @@ class Owner:
                 assert error is None
                 self.ends[name] = message.offset() + 1  # type: ignore[attr-defined]
 
-            partition = 0 if name == "slow" else PARTITION
+            partition = 0 if name == "slow" else self._partition
             self._producer.produce(
                 topic, value, key, partition=partition, headers=[*headers], on_delivery=delivered
             )
@@ -80,13 +83,13 @@ class Owner:
 
     def update(self, before: Model | None, now: Model) -> None:
         messages = update_codec.encode(
-            diff(before, now), epoch=self.epoch, source_partition=PARTITION, source_offset=0
+            diff(before, now), epoch=self.epoch, source_partition=self._partition, source_offset=0
         )
         self.send("updates", *messages)
 
     def snapshot(self, model: Model) -> None:
         messages = update_codec.encode_model(
-            model, epoch=self.epoch, source_partition=PARTITION, source_offset=0
+            model, epoch=self.epoch, source_partition=self._partition, source_offset=0
         )
         self.send("snapshots", *messages)
 
@@ -94,7 +97,7 @@ class Owner:
         header = UpdateHeader(
             kind=Kind.MARKER,
             epoch=self.epoch,
-            source_partition=PARTITION,
+            source_partition=self._partition,
             updates_offset=offset,
         )
         self.send("snapshots", update_codec.encode_control(header, role=Role.SNAPSHOTS))
@@ -241,6 +244,24 @@ def test_what_others_write_on_the_topics_harms_nobody(
         )
         assert shown == subscriber.counts.get(outcome, 0), outcome
     assert registry.get_sample_value("streamlearn_subscriber_streams") == 1
+
+
+def test_a_stream_in_two_partitions_is_told_once(
+    owner: Owner,
+    kafka: KafkaConfig,
+    topics: Topics,
+    models: dict[int, Model],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    elsewhere = Owner(kafka, topics, partition=PARTITION + 1)
+    owner.slow(models[1])
+    for one in (owner, elsewhere):
+        one.update(None, models[1])
+        one.update(models[1], models[2])
+    with Subscriber(kafka, topic_prefix=topics.prefix) as subscriber:
+        subscriber.model("s").wait_for(2)
+    [told] = [record.getMessage() for record in caplog.records]
+    assert "'s' was fed to partitions" in told and "one partitioner" in told
 
 
 def test_an_old_owner_is_not_heard(
