@@ -9,7 +9,17 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from streamlearn.cli.options import Images, Json, Order
+from streamlearn.cli.file_options import (
+    File,
+    Ignore,
+    Images,
+    Keep,
+    Label,
+    Order,
+    StreamColumn,
+    Time,
+)
+from streamlearn.cli.options import Json
 
 if TYPE_CHECKING:
     from streamlearn.core.learner import Outcome
@@ -25,47 +35,12 @@ class Readout(StrEnum):
 
 
 def evaluate(
-    file: Annotated[
-        str,
-        typer.Argument(
-            help="CSV (also .gz), Parquet, JSON lines, .npz, or a folder with a subfolder of "
-            "PNG and JPEG files a label; - is a pipe."
-        ),
-    ],
-    label: Annotated[
-        str | None,
-        typer.Option(
-            metavar="COL",
-            help="The column that holds the classes; an npz has them in y.",
-            show_default=False,
-        ),
-    ] = None,
-    stream: Annotated[
-        str | None,
-        typer.Option(
-            metavar="COL",
-            help="The column that says whose event it is: each stream has a model of its own.",
-            show_default=False,
-        ),
-    ] = None,
-    time: Annotated[
-        str | None,
-        typer.Option(
-            metavar="COL", help="The column that holds the events' times.", show_default=False
-        ),
-    ] = None,
-    ignore: Annotated[
-        list[str] | None,
-        typer.Option(metavar="COL", help="A column to leave out.", show_default=False),
-    ] = None,
-    keep: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="COL",
-            help="A column to use though it would be left out: a counter, an id.",
-            show_default=False,
-        ),
-    ] = None,
+    file: File,
+    label: Label = None,
+    stream: StreamColumn = None,
+    time: Time = None,
+    ignore: Ignore = None,
+    keep: Keep = None,
     image: Images = None,
     order: Order = None,
     step: Annotated[

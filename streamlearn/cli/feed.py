@@ -8,50 +8,34 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn
 
+from streamlearn.cli.file_options import (
+    File,
+    Ignore,
+    Images,
+    Keep,
+    Label,
+    Order,
+    StreamColumn,
+    Time,
+)
 from streamlearn.cli.interrupts import check
-from streamlearn.cli.options import Bootstrap, ConfigFile, Images, Json, Order, Prefix, load_config
+from streamlearn.cli.options import Bootstrap, ConfigFile, Json, Prefix, load_config
 
 if TYPE_CHECKING:
     from streamlearn.runtime.feeder import Counts
 
 
 def feed(
-    file: Annotated[
-        str,
-        typer.Argument(
-            help="CSV, CSV.gz, Parquet, JSON lines, npz, or a folder with a subfolder of PNG and "
-            "JPEG files a label; - reads standard input.",
-            show_default=False,
-        ),
-    ],
-    label: Annotated[
-        str | None,
-        typer.Option(help="The column to predict; an npz has y.", show_default=False),
-    ] = None,
-    stream: Annotated[
-        str | None,
-        typer.Option(help="The column that tells the stream.", show_default=False),
-    ] = None,
+    file: File,
+    label: Label = None,
+    stream: StreamColumn = None,
     stream_name: Annotated[
         str | None,
         typer.Option(help="All events are of this stream [the file's name].", show_default=False),
     ] = None,
-    time_column: Annotated[
-        str | None,
-        typer.Option("--time", help="The column with the event's time.", show_default=False),
-    ] = None,
-    ignore: Annotated[
-        list[str] | None,
-        typer.Option(metavar="COL", help="A column to leave out.", show_default=False),
-    ] = None,
-    keep: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="COL",
-            help="A column to send though it would be left out: a counter, an id.",
-            show_default=False,
-        ),
-    ] = None,
+    time_column: Time = None,
+    ignore: Ignore = None,
+    keep: Keep = None,
     image: Images = None,
     order: Order = None,
     rate: Annotated[

@@ -41,23 +41,6 @@ Partition = Annotated[
         show_default=False,
     ),
 ]
-Images = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--image",
-        metavar="COL",
-        help="A column of paths to PNG or JPEG files, relative to the table's folder.",
-        show_default=False,
-    ),
-]
-Order = Annotated[
-    str | None,
-    typer.Option(
-        metavar="ORDER",
-        help="Of a folder's images: name, time or shuffle:SEED [name].",
-        show_default=False,
-    ),
-]
 Json = Annotated[bool, typer.Option("--json", help="The result as one JSON object, last line.")]
 
 

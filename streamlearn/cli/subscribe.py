@@ -12,8 +12,9 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from streamlearn.cli.file_options import Images
 from streamlearn.cli.interrupts import check, interrupt_on
-from streamlearn.cli.options import Bootstrap, ConfigFile, Images, Prefix, load_config
+from streamlearn.cli.options import Bootstrap, ConfigFile, Prefix, load_config
 
 if TYPE_CHECKING:
     from streamlearn.config import Config
