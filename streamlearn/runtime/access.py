@@ -111,7 +111,7 @@ def apply(
             answer.result()
     except KafkaException as error:
         raise BrokerError(
-            f"{who(kafka)} may not grant rights at {kafka.bootstrap}: {error.args[0].str()}; it "
+            f"{who(kafka)} may not grant rights at {kafka.bootstrap} ({error.args[0].name()}); it "
             "needs a super user, or one with Alter on the cluster, and an authorizer on the broker"
         ) from None
     return [f"{user}: {right}" for user, right in wanted]

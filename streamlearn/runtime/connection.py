@@ -5,6 +5,7 @@ there; `answer` waits for the broker and ends at once for what no waiting mends:
 a certificate that is not trusted, TLS on one side only.
 """
 
+import logging
 import time
 from pathlib import Path
 from typing import Any, Protocol
@@ -29,6 +30,9 @@ NO_RIGHT = {
 }
 _NOBODY = {KafkaError._ALL_BROKERS_DOWN, KafkaError._RESOLVE}
 _CONNECTING = {KafkaError._TRANSPORT, KafkaError._RESOLVE}  # says what happened to a connection
+
+SILENT = logging.getLogger("streamlearn.librdkafka")  # for producers: what ends one is raised
+SILENT.disabled = True  # else it is a line on standard error as well
 
 # Of a producer. One request at a time a broker: with several, the first message to a new topic was
 # acknowledged and not there (two of 75 feeds, on a busy machine; none of 100 with one). Supposed,

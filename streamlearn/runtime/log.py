@@ -21,6 +21,7 @@ from confluent_kafka.admin import AdminClient
 
 from streamlearn.config import KafkaConfig
 from streamlearn.errors import BrokerError
+from streamlearn.runtime.connection import said
 from streamlearn.wire.cloud_events import Headers
 
 TIMEOUT_S = 10.0
@@ -81,7 +82,7 @@ class KafkaLog:
     ) -> None:
         self._progress = progress
         settings = {**kafka.client_settings(), "log_level": 2}
-        self._bootstrap = kafka.bootstrap
+        self._kafka, self._bootstrap = kafka, kafka.bootstrap
         self._admin = AdminClient(settings)
         self._consumer = Consumer(
             {
@@ -136,7 +137,7 @@ class KafkaLog:
             except KafkaException as error:
                 why = error.args[0]
                 if time.monotonic() > deadline or why.code() not in _PASSING:
-                    raise self._unanswered(place.topic, place.partition, why.str()) from error
+                    raise self._unanswered(place.topic, place.partition, why) from error
                 time.sleep(0.05)
 
     def read(self, topic: str, partition: int, start: int, end: int) -> Iterator[Record]:
@@ -179,9 +180,10 @@ class KafkaLog:
         """Leave the broker."""
         self._consumer.close()
 
-    def _unanswered(self, topic: str, partition: int, error: object) -> BrokerError:
+    def _unanswered(self, topic: str, partition: int, error: KafkaError | str) -> BrokerError:
+        why = said(self._kafka, error) if isinstance(error, KafkaError) else error
         return BrokerError(
-            f"{self._bootstrap} does not answer about {topic} partition {partition}: {error}"
+            f"{self._bootstrap} does not answer about {topic} partition {partition}: {why}"
         )
 
 

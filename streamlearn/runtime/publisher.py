@@ -15,7 +15,7 @@ from confluent_kafka import Producer as KafkaProducer
 
 from streamlearn.config import KafkaConfig
 from streamlearn.errors import BrokerError
-from streamlearn.runtime.connection import IDEMPOTENT, said, wait_for_reports
+from streamlearn.runtime.connection import IDEMPOTENT, SILENT, said, wait_for_reports
 from streamlearn.wire import cloud_events as wire
 
 TopicPartition: TypeAlias = tuple[str, int]
@@ -97,7 +97,8 @@ class KafkaPublisher:
                 "queue.buffering.max.kbytes": 128 << 10,
                 "message.max.bytes": 2 << 20,  # chunks are at most 900 KiB
                 "compression.type": "none",  # values come compressed
-                "log_level": 2,  # what goes wrong is raised, or counted
+                "log_level": 0,
+                "logger": SILENT,
             }
         )
 

@@ -55,6 +55,7 @@ from streamlearn.runtime.broker import LocalBroker
 from streamlearn.runtime.feeder import Feeder
 from streamlearn.runtime.kafka_launch import can_use_java
 from streamlearn.runtime.keys import new_pair
+from streamlearn.runtime.log import KafkaLog
 from streamlearn.runtime.publisher import KafkaPublisher
 from streamlearn.runtime.replica import Outcome
 from streamlearn.runtime.scoreboard import Verdict
@@ -235,8 +236,26 @@ def test_the_table_knows_all_roles_and_who_fits_which(secured: Secured) -> None:
         kafka = secured.kafka(user)
         fitting = {r for r in ALLOWED if not access.missing(kafka, r, secured.topics, GROUP)}
         assert fitting == {user}
-    with pytest.raises(BrokerError, match="user 'watcher' may not grant rights"):
+    with pytest.raises(BrokerError, match="user 'watcher' may not grant rights") as grant:
         access.apply(secured.kafka("watcher"), [("feeder", "watcher")], secured.topics, GROUP)
+    assert len(str(grant.value)) < 300  # without the broker's own objects
+
+
+def test_who_may_not_look_back_or_go_back_is_told_so(
+    secured: Secured, capfd: pytest.CaptureFixture[str]
+) -> None:
+    feeder = KafkaPublisher(secured.kafka("feeder"), client_id="feeder")
+    feeder.send(f"{PREFIX}events", 0, Message(b"s", b"{}", []))
+    feeder.flush()
+    log = KafkaLog(secured.kafka("subscriber"), group=GROUP)
+    with pytest.raises(BrokerError, match=r"user 'subscriber' has no right to that.*doctor"):
+        next(log.read(f"{PREFIX}events", 0, 0, 1))
+    log.close()
+    publisher = KafkaPublisher(secured.kafka("auditor"), client_id="auditor")
+    publisher.send(f"{PREFIX}events", 0, Message(b"s", b"{}", []))
+    with pytest.raises(BrokerError, match=r"user 'auditor' has no right to that"):
+        publisher.flush()
+    assert capfd.readouterr().err == ""
 
 
 def test_who_lacks_a_right_is_told_at_once(secured: Secured) -> None:
