@@ -332,8 +332,10 @@ class Mixture:
         if labelled is not None:
             features, scores, mixed = features[labelled], scores[labelled], mixed[labelled]
         if tested.n_classes:
-            self.roster.learn(scores, mixed, codes, experts.weights, experts.stack, experts.serve)
-            self.pool.learn(scores, mixed, codes)
+            known = codes < tested.n_classes  # nobody is to blame for what nobody could know
+            told = scores[known], mixed[known], codes[known]
+            self.roster.learn(*told, experts.weights, experts.stack, experts.serve)
+            self.pool.learn(*told)
         self._review(len(codes), n_drifts, new_class)
         self._take_pool()
         if self.text is not None:

@@ -14,7 +14,6 @@ from streamlearn.evaluation.prequential_run import (
     MAX_CLASSES,
     Evaluation,
     StreamResult,
-    check_classes,
     evaluate,
     pooled,
 )
@@ -30,7 +29,6 @@ __all__ = [
     "PeerResult",
     "StreamResult",
     "Timeline",
-    "check_classes",
     "check_peers",
     "evaluate",
     "frame_events",

@@ -24,7 +24,7 @@ from streamlearn.evaluation.peers import PeerResult, Peers
 from streamlearn.evaluation.timeline import Timeline
 
 MAX_CLASSES = 1000
-CROWDED = 64  # different labels in a frame, at which it is asked whether they are classes
+CROWDED = 64  # different labels, at which it is asked whether they are classes
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +97,7 @@ class _Run:
         self.settings, self.readout, self.hold_out = settings, readout, hold_out
         self.peers, self.timeline = peers, timeline
         self.streams: dict[str, _Stream] = {}
+        self.crowd = Crowd()
         self.events = 0
         self.aside_s = 0.0  # seconds that peers and held-out events took
 
@@ -181,7 +182,7 @@ def evaluate(
     )
     start = perf_counter()
     for frame in frames:
-        check_classes(frame)
+        run.crowd.add(frame)
         for part in run.parts(frame):
             done = run.add(part)
             if watch is not None and done is not None:
@@ -222,12 +223,24 @@ def evaluate(
     )
 
 
-def check_classes(frame: Frame) -> None:
-    """InputError where a frame has so many different labels that they can't be classes."""
-    labelled = int((frame.label_codes >= 0).sum())
-    different = len(frame.label_values)
-    if different > max(CROWDED, labelled / 2):
-        _refuse_classes(f"{different} different values in {labelled} events", frame)
+class Crowd:
+    """The different labels that came so far, in all streams, and of how many events."""
+
+    def __init__(self) -> None:
+        self.values: set[Label] = set()
+        self.labelled = 0
+
+    def add(self, frame: Frame) -> None:
+        """InputError where there are so many different labels that they can't be classes.
+
+        Counted from the first event on: of 500 classes, a short frame alone may hold as many
+        different ones as events.
+        """
+        self.values.update(frame.label_values)
+        self.labelled += int((frame.label_codes >= 0).sum())
+        if len(self.values) > max(CROWDED, self.labelled / 2):
+            found = f"{len(self.values)} different values in {self.labelled} events"
+            _refuse_classes(found, frame)
 
 
 def _refuse_classes(found: str, frame: Frame) -> None:

@@ -57,4 +57,6 @@ def _text(value: Any) -> str | None:
         return None
     if isinstance(value, str):
         return value.encode("utf-8", "replace").decode()  # a lone surrogate is no text
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)  # JSON knows one kind of number: 1.0 is 1
     return str(value).lower() if isinstance(value, bool) else str(value)

@@ -41,7 +41,8 @@ FIRST_FILES = 8  # all of these are images before a column of bytes is called on
 MISSING = ("", "na", "n/a", "#n/a", "nan", "-nan", "null", "none", "nil", "?", "-", "<na>")
 NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$|^[+-]?(?i:inf|infinity)$"
 THOUSANDS = r"^[+-]?\d{1,3}(,\d{3})+(\.\d+)?$"  # 1,234.5
-DECIMAL_COMMA = r"^[+-]?\d+,\d+$"  # 1234,5; between commas where values say so: see comma_of
+# 1234,5 and 1.234,5; between commas where values say so: see comma_of
+DECIMAL_COMMA = r"^[+-]?(\d+|\d{1,3}(\.\d{3})+),\d+$"
 PERCENT = r"\s*%$"  # 12.5 % is 12.5
 DATE = (
     r"^\d{4}[-/]\d{1,2}[-/]\d{1,2}([T ]\d{1,2}:\d{2}(:\d{2}([.,]\d+)?)?\s*(Z|[+-]\d{2}:?\d{2})?)?$"
@@ -231,8 +232,8 @@ def _readable(present: Any, comma: str) -> Any:
     """Spell numbers as Arrow reads them; null what is none."""
     present = pc.replace_substring_regex(present, PERCENT, "")
     with_comma = pc.match_substring_regex(present, comma)
-    means = "." if comma == DECIMAL_COMMA else ""
-    present = pc.if_else(with_comma, pc.replace_substring(present, ",", means), present)
+    spelled = pc.replace_substring(present, "." if comma == DECIMAL_COMMA else ",", "")
+    present = pc.if_else(with_comma, pc.replace_substring(spelled, ",", "."), present)
     number = pc.match_substring_regex(present, NUMBER)
     present = pc.replace_substring_regex(present, r"^\+", "")
     return pc.if_else(number, present, pa.scalar(None, pa.string()))

@@ -109,6 +109,15 @@ def test_a_quantity_is_no_label() -> None:
         evaluate([prices], SMALL)
 
 
+def test_many_classes_in_a_short_last_frame_are_classes() -> None:
+    codes = np.random.default_rng(0).integers(0, 200, 700).astype(np.int32)
+    codes[600:] = np.arange(100)  # a frame of nothing but different labels
+    numbers, names = codes[:, None].astype(float), tuple(f"item {at}" for at in range(200))
+    whole = Frame("s", ("x",), numbers, codes, names, np.arange(700.0))
+    result = evaluate([whole.rows(0, 600), whole.rows(600, 700)], SMALL)
+    assert len(result.classes) > 150
+
+
 @pytest.mark.parametrize(
     "name, step, measured", [("watch_imu", 32, 0.938), ("noaa_weather", 256, 0.814)]
 )

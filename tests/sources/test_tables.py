@@ -159,6 +159,12 @@ def test_json_lines_with_odd_lines_and_new_columns(tmp_path: Path) -> None:
     assert source.inferred.label == "label"
 
 
+def test_json_numbers_are_the_same_label_with_and_without_a_point(tmp_path: Path) -> None:
+    lines = [f'{{"a": 1, "label": {label}}}' for label in ("1", "1.0", '"x"', "true", '"1"')]
+    (tmp_path / "mixed.jsonl").write_text("\n".join(lines))
+    assert labels(read(tmp_path / "mixed.jsonl")[0]) == ["1", "1", "x", "true", "1"]
+
+
 def test_columns_named_as_the_parts_of_an_event(tmp_path: Path) -> None:
     (tmp_path / "e.csv").write_text(
         "event_id,event_time,label,x\nq1,10.5,a,1\nq2,11.5,b,2\nq3,13,a,3\n"
@@ -214,6 +220,9 @@ def test_semicolons_decimal_commas_and_thousands(tmp_path: Path) -> None:
     (tmp_path / "de.csv").write_text("a;b;label\n1,5;x;0\n-2,25;y;1\n")
     frames, _ = read(tmp_path / "de.csv")
     assert column(frames, "a") == [1.5, -2.25]
+    (tmp_path / "many.csv").write_text("a;label\n1.234,5;x\n-2.000.000,25;y\n7;x\n0.5;x\n")
+    frames, _ = read(tmp_path / "many.csv")
+    assert column(frames, "a") == [1234.5, -2000000.25, 7.0, 0.5]
     (tmp_path / "us.csv").write_text('a,label\n"1,234.5",0\n"2,000,000",1\n+3,1\n')
     frames, _ = read(tmp_path / "us.csv")
     assert column(frames, "a") == [1234.5, 2e6, 3.0]
