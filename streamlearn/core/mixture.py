@@ -48,7 +48,7 @@ from streamlearn.core.rehearsal import Replay
 from streamlearn.core.ridge_heads import RidgeHeads, resting_heads, ridge_heads
 from streamlearn.core.roster import CHEAP, DEAR, Roster
 from streamlearn.core.settings import LearnerSettings
-from streamlearn.core.softmax import learn_softmax
+from streamlearn.core.softmax_heads import SoftmaxHeads
 from streamlearn.core.tested import Tested, scores_now
 from streamlearn.core.text import Texts
 from streamlearn.core.text_head import (
@@ -98,7 +98,7 @@ class Mixture:
             self.roster.add(name, len(self.pool.likelihood), len(FIRST_LOCAL), CHEAP)
             self.pool.grow(FIRST_LOCAL)
         self._decays = np.array(settings.label_decays, np.float64)
-        self._rates = np.array((*settings.softmax_rates, *settings.plain_rates), np.float32)
+        self.softmax = SoftmaxHeads(settings.softmax_rates, settings.plain_rates)
         self.experts = self._first_experts()
         layout = self.experts.layout
         self.ridge = RidgeHeads(settings.windows, (layout.n_a, layout.n_b))
@@ -116,6 +116,7 @@ class Mixture:
         settings, empty = self.settings, np.zeros(0)
         h, k = len(settings.half_lives), len(settings.label_decays)
         layout = Layout(0, 0, (), h, 0, 1 + k)
+        self.softmax.grow(layout, layout, 0)
         return Experts(
             layout=layout,
             projections=project(self.slow, layout, self.scale),
@@ -126,7 +127,7 @@ class Mixture:
             labels=np.zeros((0, 1 + k)),
             ridge_a=np.zeros((layout.n_a, 0), np.float32),
             ridge_b=np.zeros((layout.n_b, 0), np.float32),
-            softmax=np.zeros((0, layout.n_linear), np.float32),
+            softmax=self.softmax.weights,
             weights=self.pool.weights(),
             stack=self.pool.stack,
             serve=self.pool.serve(),
@@ -205,14 +206,10 @@ class Mixture:
             more = len(recent) - len(old.recent)
             experts.recent_means = grown(experts.recent_means, 0, more)
         positions = old.positions_in(layout)
-        views = ((old.a, layout.a), (old.b, layout.b), (old.linear, layout.linear))
-        a, b, linear = (positions[was] - now.start for was, now in views)
+        a, b = positions[old.a] - layout.a.start, positions[old.b] - layout.b.start
         self.ridge.grow((a, b), (layout.n_a, layout.n_b), n_classes)
-        rates = len(self._rates)
-        softmax = np.zeros((rates, n_classes, layout.n_linear), np.float32)
-        was = experts.softmax.reshape(rates, experts.n_classes, old.n_linear)
-        softmax[:, : experts.n_classes, linear] = was
-        experts.softmax = softmax.reshape(rates * n_classes, layout.n_linear)
+        self.softmax.grow(old, layout, n_classes)
+        experts.softmax = self.softmax.weights
         experts.labels = grown(experts.labels, layout.n_classes - old.n_classes)
         self.local.grow(old, layout, n_classes, self.n)
         experts.local = self.local.reader(self.roster)
@@ -346,8 +343,7 @@ class Mixture:
                 grams = grams[labelled]
             self.text.learn(texts, codes, grams)
             self._take_text()
-        start, seen = experts.layout.linear_start, self._seen_by_softmax()
-        learn_softmax(features, start, codes, self._rates, experts.softmax, seen)
+        self.softmax.learn(features, experts.layout, codes)
         self.local.learn(features, experts.layout, codes, self.n, self.roster)
         experts.local = self.local.reader(self.roster)
         a = np.ascontiguousarray(features[:, experts.layout.a])
@@ -356,11 +352,6 @@ class Mixture:
         if self.ridge.learn(a, b, codes, self.n, new_class=new_class):
             self._take_ridge_weights()
         move_labels(experts.labels, self._decays, codes)
-
-    def _seen_by_softmax(self) -> NDArray[np.int64]:
-        """(K,) how many of the linear features each softmax head sees."""
-        layout, plain = self.experts.layout, len(self.settings.plain_rates)
-        return np.repeat((layout.n_linear, layout.n_plain), (len(self._rates) - plain, plain))
 
     def _review(self, n_events: int, n_drifts: int, new_class: bool) -> None:
         """Who brings nothing falls asleep, whose time has come wakes: from the next step on."""
@@ -430,7 +421,7 @@ class Mixture:
 
     def tensors(self) -> dict[str, NDArray[Any]]:
         """What a Model needs, copied; heads that were not solved since are the same objects."""
-        experts, c = self.experts, self.experts.n_classes
+        experts = self.experts
         tensors: dict[str, NDArray[Any]] = {
             "input/mean": experts.mean.copy(),
             "input/inverse_std": experts.inverse_std.copy(),
@@ -444,10 +435,8 @@ class Mixture:
         }
         if self.network is not None and self.roster.is_awake(NETWORK):
             tensors |= self.network.tensors()
-        softmax = experts.softmax.reshape(len(self._rates), c, experts.layout.n_linear)
-        seen = [w[:, :n].copy() for w, n in zip(softmax, self._seen_by_softmax(), strict=True)]
-        heads = view_heads(self.settings)
-        tensors |= dict(zip(heads, [*self.ridge.weights(), *seen], strict=True))
+        matrices = *self.ridge.weights(), *self.softmax.tensors(experts.layout)
+        tensors |= dict(zip(view_heads(self.settings), matrices, strict=True))
         tensors |= self.local.tensors(self.roster)
         if self.text is not None:
             tensors |= self.text.tensors()

@@ -11,7 +11,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from types import TracebackType
@@ -28,6 +28,7 @@ from streamlearn.runtime.kafka_jars import DEFAULT_CACHE
 from streamlearn.runtime.kafka_launch import HOST, Node
 from streamlearn.runtime.secure_folder import ROOT, SecureFolder
 
+PORTS = range(15_000, 32_000)  # to choose from
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 10.0
 _SCRATCH = "streamlearn-kafka-"
@@ -121,10 +122,11 @@ class LocalBroker(AbstractContextManager["LocalBroker"]):
                 f"port {self.port} is taken; choose another with --port, or use what listens "
                 f"there: STREAMLEARN_BOOTSTRAP={HOST}:{self.port}"
             )
-        self._controller_port = self._controller_port or free_port()
+        self._controller_port = self._controller_port or free_port({self.port})
         if self.secure is not None:
             self.secure.prepare()
-            self._internal_port = self._internal_port or free_port()
+            chosen = {self.port, self._controller_port}
+            self._internal_port = self._internal_port or free_port(chosen)
         if self.data_dir is None:
             _sweep()
             self._temporary = tempfile.TemporaryDirectory(prefix=_SCRATCH)
@@ -231,17 +233,24 @@ def _sweep() -> None:
             shutil.rmtree(owner_file.parent, ignore_errors=True)
 
 
-def free_port() -> int:
-    """A port that nobody listens on, below the range that clients' own sockets come from."""
+def free_port(chosen: Set[int] = frozenset()) -> int:
+    """A port that nobody listens on, below the range that clients' own sockets come from.
+
+    `chosen`: others that were found free, and are not used yet.
+    """
     for _ in range(200):
-        port = random.randint(15_000, 32_000)
+        port = random.choice(PORTS)
+        if port in chosen:
+            continue
         with socket.socket() as probe:
             try:
                 probe.bind((HOST, port))
             except OSError:
                 continue
             return port
-    raise BrokerError("no free port between 15000 and 32000; stop something that listens there")
+    raise BrokerError(
+        f"no free port from {PORTS.start} to {PORTS.stop}; stop something that listens there"
+    )
 
 
 def _listening(port: int) -> bool:

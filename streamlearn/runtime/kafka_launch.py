@@ -6,6 +6,7 @@ server.properties and, on top, this node's ports and data folder.
 
 import base64
 import os
+import re
 import shutil
 import subprocess
 import uuid
@@ -19,6 +20,7 @@ from streamlearn.runtime.secure_folder import SecureFolder
 from streamlearn.shipped import shipped
 
 HOST = "127.0.0.1"
+_FRAME = re.compile(r"\s+(at |\.\.\. )")  # of a Java stack trace
 IMAGE = "apache/kafka:4.3.1"
 QUICK_START = "-XX:TieredStopAtLevel=1"  # the first compiler only: 2.4 s of CPU to start, not 4.2
 
@@ -120,10 +122,9 @@ def _format(folder: Path, libs: Path, properties: Path, users: str | None) -> No
         [*tool, "-t", cluster, "-c", str(properties)], capture_output=True, text=True, input=users
     )
     if done.returncode != 0:
-        raise BrokerError(
-            f"Kafka cannot use {folder}: {(done.stderr or done.stdout).strip()[-800:]}; "
-            "choose an empty --data-dir"
-        )
+        said = (done.stderr or done.stdout).strip().splitlines()
+        why = " ".join(line for line in said if not _FRAME.match(line))
+        raise BrokerError(f"Kafka cannot use {folder}: {why[-800:]}; choose an empty --data-dir")
 
 
 def _container(node: Node) -> str:

@@ -19,6 +19,7 @@ from streamlearn import topics as topic_specs
 from streamlearn.config import KafkaConfig
 from streamlearn.errors import BrokerError, ConfigError
 from streamlearn.runtime import admin, connection, kafka_jars, kafka_launch
+from streamlearn.runtime import broker as broker_module
 from streamlearn.runtime.broker import LocalBroker, free_port
 from streamlearn.runtime.kafka_launch import can_use_java
 from streamlearn.topics import Topics
@@ -165,6 +166,28 @@ def test_a_taken_port_is_said_with_the_remedy(bootstrap: str) -> None:
         port = other.getsockname()[1]
         with pytest.raises(BrokerError, match=f"port {port} is taken.*--port"):
             LocalBroker(port=port).start()
+
+
+@needs_java
+def test_what_kafka_refuses_is_said_in_its_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(broker_module, "free_port", lambda chosen=frozenset(): 20_000)
+    with pytest.raises(
+        BrokerError, match=r"listeners on the same port.*choose an empty --data-dir"
+    ) as refused:
+        LocalBroker(data_dir=tmp_path).start()
+    assert "\tat " not in str(refused.value)
+
+
+def test_ports_chosen_together_differ(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half of the draws are the same."""
+    draws = itertools.cycle([20_001, 20_001, 20_002, 20_003])
+    monkeypatch.setattr("random.choice", lambda ports: next(draws))
+    chosen: set[int] = set()
+    for _ in range(3):
+        chosen.add(free_port(chosen))
+    assert len(chosen) == 3
 
 
 @needs_java
