@@ -4,6 +4,7 @@ In: a Timeline, and classes over time where they were asked for. Out: a picture 
 is needed here and nowhere else.
 """
 
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,12 @@ PEERS = ("#e07b39", "#8e7cc3", "#45818e", "#a64d79", "#7f9f3f", "#c9a227", "#5b5
 STYLES = {NO_CHANGE: ("#b0895b", ":"), MAJORITY: ("#999999", "-.")}
 OURS, DRIFT, CLASS = "#1f5fa8", "#c0392b", "#3a8f4d"
 NAMED = 2  # new classes that are named at one place
+# For names in scripts that matplotlib's own font lacks, the ones of these that are installed.
+FONTS = (
+    "Noto Sans CJK JP", "Noto Sans CJK SC", "Noto Sans SC", "Noto Sans JP", "Noto Sans KR",
+    "WenQuanYi Zen Hei", "Hiragino Sans", "PingFang SC", "Yu Gothic", "Microsoft YaHei",
+    "Malgun Gothic",
+)  # fmt: skip
 
 
 def check_plot(path: Path) -> None:
@@ -38,6 +45,16 @@ def check_plot(path: Path) -> None:
 
 def draw(path: Path, timeline: Timeline, classes: ClassesOverTime | None, *, title: str) -> None:
     """Write the picture; its kind follows from the file's name."""
+    from matplotlib import font_manager, rc_context, rcParams
+
+    installed = set(font_manager.fontManager.get_font_names())
+    fonts = [*rcParams["font.family"], *(font for font in FONTS if font in installed)]
+    with rc_context({"font.family": fonts}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # then a box stands there
+        _draw(path, timeline, classes, title)
+
+
+def _draw(path: Path, timeline: Timeline, classes: ClassesOverTime | None, title: str) -> None:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(10, 4.5), layout="constrained", dpi=120)
@@ -57,7 +74,8 @@ def draw(path: Path, timeline: Timeline, classes: ClassesOverTime | None, *, tit
         axes.plot(events_, keep, "s--", ms=3, lw=1, color="#d98e04", label="all classes, keep")
     _mark(axes, timeline)
     order = "labelled events" if timeline.n_streams < 2 else "labelled events, by their times"
-    axes.set(xlabel=order, ylabel="share right, sliding", ylim=(0, 1.02), title=title)
+    axes.set(xlabel=order, ylabel="share right, sliding", ylim=(0, 1.02))
+    axes.set_title(title, parse_math=False)  # names hold dollars, too
     axes.set_xlim(0, max(timeline.n, 1))
     axes.grid(alpha=0.25)
     axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False, fontsize="small")
@@ -84,7 +102,7 @@ def _mark(axes: "Axes", timeline: Timeline) -> None:
         axes.annotate(
             said, (event, 0.04 + 0.045 * (k % 3)), xytext=(-4 if right else 4, 0),
             textcoords="offset points", ha="right" if right else "left", va="center",
-            fontsize="x-small", color=CLASS, zorder=5,
+            fontsize="x-small", color=CLASS, zorder=5, parse_math=False,
             bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.8},
         )  # fmt: skip
 

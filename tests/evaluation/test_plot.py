@@ -117,3 +117,13 @@ def test_a_plot_that_cannot_be_is_refused_before_the_run(
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(InputError, match="pip install"):
         check_plot(tmp_path / "out.png")
+
+
+def test_names_are_drawn_as_they_are_whatever_they_hold(tmp_path: Path) -> None:
+    """Dollars are no formula, and a script that no font has is no warning (here: no error)."""
+    timeline = Timeline("serve")
+    named = [replace(frame, label_values=("under $5_{", "over $10$", "天気")) for frame in frames()]
+    result = evaluate(named[:12], SETTINGS, timeline=timeline)
+    draw(tmp_path / "names.png", timeline, result.classes_over_time, title="a$b_{$.csv")
+    assert (tmp_path / "names.png").read_bytes().startswith(b"\x89PNG")
+    assert {"天気", "over $10$"} <= {mark.what for mark in timeline.new_classes}
