@@ -126,6 +126,10 @@ class StreamClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self, X: ArrayLike, y: ArrayLike, classes: ArrayLike | None, *, first: bool
     ) -> "StreamClassifier":
         rows, labels = self._pairs(X, y, first=first)
+        if labels.dtype == object and None in labels.tolist():
+            raise InputError(
+                f"y holds None in row {labels.tolist().index(None)}; leave out rows without a label"
+            )
         check_classification_targets(labels)
         self._checked_readout()
         classes_so_far = [] if first else [self.classes_]

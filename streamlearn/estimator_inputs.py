@@ -7,6 +7,7 @@ here. A cell is an image where it is the bytes of a PNG or JPEG file, a PIL imag
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import date, timedelta
 from typing import Any, TypeVar
 
 import numpy as np
@@ -20,6 +21,7 @@ from streamlearn.wire.event_rules import RefusedError
 
 NUMBER, TEXT = "number", "text"
 IMAGE = "image"  # a kind, and the column of an X that is images alone
+TIMES = np.datetime64, np.timedelta64, date, timedelta  # a datetime is a date
 
 
 T = TypeVar("T")
@@ -65,10 +67,21 @@ def other_than_numbers(X: Any, known: Mapping[str, str]) -> Inputs | None:
         table = {IMAGE: list(X)}
     elif isinstance(X, list | tuple) or (isinstance(X, np.ndarray) and X.dtype == object):
         table = {IMAGE: list(X)}
+        if any(isinstance(cell, str) for cell in table[IMAGE]):
+            raise InputError(
+                "X is a list of texts, not of rows; texts are a column of a data frame, for "
+                "example pandas.DataFrame({'text': X})"
+            )
         if not any(map(_is_image, table[IMAGE])) and not all(map(_is_missing, table[IMAGE])):
             return None
     else:
         return None
+    for name, cells in table.items():
+        if any(isinstance(cell, TIMES) for cell in cells[:1]):
+            raise InputError(
+                f"column {name!r} holds times, {cells[0]!r}; give numbers that recur: the hour, the "
+                "weekday, a duration's seconds"
+            )
     kinds = {name: known.get(name) or _kind(cells) for name, cells in table.items()}
     return _inputs(table, kinds) if {TEXT, IMAGE} & set(kinds.values()) else None
 

@@ -130,6 +130,13 @@ def test_what_does_not_fit_is_named() -> None:
         StreamClassifier(step_events=0).fit(X, y)
     with pytest.raises(InputError, match="all text or all numbers"):
         StreamClassifier().fit(X, y).partial_fit(X, list("abab"))
+    with pytest.raises(InputError, match="y holds None in row 1; leave out"):
+        StreamClassifier().fit(X, ["a", None, "b", "b"])
+    with pytest.raises(InputError, match="list of texts, not of rows; texts are a column"):
+        StreamClassifier().fit(["a cat", "a dog", "a cat", "a dog"], y)
+    for times in (pd.date_range("2026-01-01", periods=4), pd.to_timedelta(range(4), unit="s")):
+        with pytest.raises(InputError, match="'t' holds times, .* numbers that recur"):
+            StreamClassifier().fit(pd.DataFrame({"x": y, "t": times}), y)
 
 
 # --- images and texts --------------------------------------------------------------------------
