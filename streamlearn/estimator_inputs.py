@@ -77,10 +77,10 @@ def other_than_numbers(X: Any, known: Mapping[str, str]) -> Inputs | None:
     else:
         return None
     for name, cells in table.items():
-        if any(isinstance(cell, TIMES) for cell in cells[:1]):
+        if cells and isinstance(cells[0], TIMES):
             raise InputError(
-                f"column {name!r} holds times, {cells[0]!r}; give numbers that recur: the hour, the "
-                "weekday, a duration's seconds"
+                f"column {name!r} holds times, {cells[0]!r}; give numbers that recur: the hour, "
+                "the weekday, a duration's seconds"
             )
     kinds = {name: known.get(name) or _kind(cells) for name, cells in table.items()}
     return _inputs(table, kinds) if {TEXT, IMAGE} & set(kinds.values()) else None

@@ -135,7 +135,7 @@ def test_what_does_not_fit_is_named() -> None:
     with pytest.raises(InputError, match="list of texts, not of rows; texts are a column"):
         StreamClassifier().fit(["a cat", "a dog", "a cat", "a dog"], y)
     for times in (pd.date_range("2026-01-01", periods=4), pd.to_timedelta(range(4), unit="s")):
-        with pytest.raises(InputError, match="'t' holds times, .* numbers that recur"):
+        with pytest.raises(InputError, match=r"'t' holds times, .* numbers that recur"):
             StreamClassifier().fit(pd.DataFrame({"x": y, "t": times}), y)
 
 
