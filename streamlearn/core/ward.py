@@ -25,6 +25,21 @@ def _distance(a: NDArray[np.float64], b: NDArray[np.float64], scale: NDArray[np.
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
+def _gap(
+    member: NDArray[np.float64], centre: NDArray[np.float64], scale: NDArray[np.float64]
+) -> float:
+    """How far a member is from its centre; what it lacks counts as a spread off.
+
+    Else an event without a value would be nearest to every centre, and stand for all.
+    """
+    lacking = 0.0
+    for j in range(len(scale)):
+        if member[j] != member[j] and centre[j] == centre[j] and scale[j] > 0.0:
+            lacking += 1.0
+    return _distance(member, centre, scale) + lacking
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
 def _costs_of(
     slot: int,
     first: int,
@@ -145,8 +160,8 @@ def offer(
                 elif before == before:
                     centres[slot, j] += before / counts[slot]
                     errors[slot, j] += before * (rows[i, j] - centres[slot, j])
-            least = _distance(members[slot], centres[slot], scale)
-            if _distance(rows[i], centres[slot], scale) < NEARER * least:
+            least = _gap(members[slot], centres[slot], scale)
+            if _gap(rows[i], centres[slot], scale) < NEARER * least:
                 reason = CLOSER
         _costs_of(slot, first, stop, centres, counts, scale, costs)
         if reason >= 0:
@@ -170,8 +185,8 @@ def _merged(
 ) -> int:
     """Merge p and q where the nearer member lies; returns the slot set free."""
     _merge(p, q, centres, counts, errors)
-    least = _distance(members[p], centres[p], scale)
-    if _distance(members[q], centres[p], scale) < NEARER * least:
+    least = _gap(members[p], centres[p], scale)
+    if _gap(members[q], centres[p], scale) < NEARER * least:
         centres[q] = centres[p]
         counts[q] = counts[p]
         errors[q] = errors[p]

@@ -240,6 +240,21 @@ def everything(x: NDArray[np.float64], codes: NDArray[np.int32]) -> Kept:
     return Kept(x, codes, np.ones(n), np.arange(n), np.zeros(n), np.arange(n))
 
 
+def test_who_lacks_values_does_not_stand_for_who_has_them() -> None:
+    """A distance that leaves out what is missing would make an empty event nearest to all."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(600, 4)) + 6.0 * rng.integers(2, size=(600, 1))
+    x[::40] = np.nan  # nothing but a label, the very first one, too
+    x[1::2, 2:] = np.nan  # half of what there is
+    clusters = MicroClusters(capacity=5)
+    offered(clusters, x, np.zeros(600, np.int32))
+    members = clusters.members().rows
+    assert len(members) == 5 and not np.isnan(members).any()
+    empty = MicroClusters(capacity=5)
+    offered(empty, np.full((60, 4), np.nan), np.zeros(60, np.int32))  # then they do
+    assert empty.members().weights.sum() == 60
+
+
 def test_recall_counts_classes_alike_and_is_nan_without_events() -> None:
     kept = everything(np.array([[0.0], [10.0]]), np.array([0, 1], np.int32))
     held = everything(np.array([[1.0]] * 9 + [[1.0]]), np.array([0] * 9 + [1], np.int32))
