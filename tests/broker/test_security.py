@@ -414,7 +414,7 @@ def test_a_worker_a_feeder_and_a_subscriber_each_with_their_own_rights(
     ):
         feeder.send_frame(frame(1))
         assert feeder.flush().acknowledged == 8
-        assert subscriber.wait_for("boiler", 1).current.classes
+        assert subscriber.wait_for("boiler", 1, timeout_s=200).current.classes  # a worker starts
         ours = Witness(secured.broker.kafka, subscriber, topic_prefix=PREFIX, public_key=public_key)
         stranger = generate_keys()[1]
         theirs = Witness(secured.broker.kafka, subscriber, topic_prefix=PREFIX, public_key=stranger)
