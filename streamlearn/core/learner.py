@@ -90,6 +90,12 @@ class StreamLearner:
         return self._memory.rehearsal
 
     @property
+    def n_rolled_back(self) -> int:
+        """Inner loops that diverged: its network went back to the weights before each."""
+        network = self._mixture.network
+        return 0 if network is None else network.n_rolled_back
+
+    @property
     def heads(self) -> tuple[str, ...]:
         """Names of the heads, in the order of their scores and weights."""
         return self._mixture.heads

@@ -91,12 +91,13 @@ class Lessons:
             return
         if rejected:
             self._dead_letters.bury(partition.number, message, rejected)
-        begun = time.perf_counter()
+        begun, diverged = time.perf_counter(), stream.learner.n_rolled_back
 
         def done(outcome: Outcome) -> None:
             seconds = time.perf_counter() - begun
             self._change(partition, message, stream, frame, outcome)
             self._metrics.counter("streamlearn_repeated_events").inc(outcome.n_repeated)
+            self._count_diverged(stream.learner.n_rolled_back - diverged)
             self._predictions.tell(partition.number, message.offset, frame, outcome)
             learner, offset = stream.learner, message.offset
             asked = self._requests.after(learner, partition.number, offset, len(frame))
@@ -118,13 +119,14 @@ class Lessons:
         stream = self._unless_known(partition, late.stream, message)
         if stream is None:
             return
-        begun = time.perf_counter()
+        begun, diverged = time.perf_counter(), stream.learner.n_rolled_back
 
         def done(told: LateOutcome) -> None:
             seconds = time.perf_counter() - begun
             refused = (*rejected, *(unknown(late, row) for row in told.unknown))
             if refused:
                 self._dead_letters.bury(partition.number, message, refused)
+            self._count_diverged(stream.learner.n_rolled_back - diverged)
             count = self._metrics.counter("streamlearn_late_labels")
             count.labels("unknown").inc(len(told.unknown))
             count.labels("repeated").inc(len(told.repeated))
@@ -139,6 +141,9 @@ class Lessons:
 
         learning = stream.learner.learning_labels(late.event_ids, late.labels)
         self._cohort.begin((partition.number, stream.name), learning, done, failed)
+
+    def _count_diverged(self, times: int) -> None:
+        self._metrics.counter("streamlearn_network_diverged").inc(times)
 
     def _roll_back(self, partition: Partition, message: Arrival) -> None:
         """With a rollback's last part, its state replaces the stream's, and is published."""

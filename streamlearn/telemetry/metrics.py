@@ -97,6 +97,12 @@ CATALOGUE = (
     ),
     Metric("streamlearn_label_requests", _C, (), "Events whose labels were asked for."),
     Metric("streamlearn_repeated_events", _C, (), "Labelled events whose id was learned before."),
+    Metric(
+        "streamlearn_network_diverged",
+        _C,
+        (),
+        "Inner loops of a stream's network that diverged and got the weights before them back.",
+    ),
     Metric("streamlearn_dead_letters", _C, ("reason",), "Frames and rows that were not learned."),
     Metric("streamlearn_errors", _C, ("kind",), "Errors that stopped the worker, by type."),
     Metric("streamlearn_updates", _C, ("kind",), "Updates published: full or delta."),

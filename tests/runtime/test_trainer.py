@@ -355,3 +355,19 @@ def test_streams_with_networks_learn_side_by_side_what_each_learns_alone() -> No
         assert not np.array_equal(*weights)  # the inner loop has run
         alone[name] = learner.model().hash
     assert bench.hashes() == alone
+
+
+def test_networks_that_diverge_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    from streamlearn.core import adapt
+
+    found = adapt._diverged
+    monkeypatch.setattr(adapt, "_diverged", lambda *given: ~found(*given))  # each that doesn't
+    settings = replace(SETTINGS, network="all")
+    frames = [frame("a", n) for n in range(24)]
+    learner = StreamLearner("a", settings)
+    for one in frames:
+        learner.learn(one)
+    bench = Bench(settings)
+    bench.learn(*map(message, frames))
+    counted = bench.value("streamlearn_network_diverged_total")
+    assert counted == learner.n_rolled_back > 0
