@@ -5,7 +5,6 @@ where that happens inside a report, confluent-kafka loses the exception (Python 
 in a SystemError) or goes on to the next report with it (`flush`). So whoever sends never polls.
 """
 
-import logging
 import threading
 import time
 from collections.abc import Sequence
@@ -14,13 +13,18 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from streamlearn.config import KafkaConfig
 from streamlearn.errors import BrokerError
-from streamlearn.runtime.connection import IDEMPOTENT, Refusals, answer, no_topics, said
+from streamlearn.runtime.connection import (
+    IDEMPOTENT,
+    SILENT,
+    Refusals,
+    answer,
+    no_topics,
+    said,
+)
 from streamlearn.wire import event_codec
 
-_SILENT = logging.getLogger("streamlearn.librdkafka")  # what matters, callbacks say
-_SILENT.disabled = True
-
 _SLICE_S = 0.1  # how often who waits looks again
+_REASON_S = 5.0  # for the reason why a producer ended
 
 
 class Outbox:
@@ -53,7 +57,7 @@ class Outbox:
                 "delivery.timeout.ms": int(delivery_timeout_s * 1000),
                 "error_cb": refusals,
                 "log_level": 0,
-                "logger": _SILENT,  # else its end is a line on standard error as well
+                "logger": SILENT,
             }
         )
         found = answer(self._producer, kafka, refusals, timeout_s=connect_timeout_s)
@@ -91,7 +95,7 @@ class Outbox:
                         self._changed.wait(_SLICE_S)
                 why = self.dead
             except KafkaException as error:
-                why = self._why_it_ended() or error.args[0].str()
+                why = self._in_words(error.args[0])
             if why is not None:
                 self.fail(n_events)
                 raise BrokerError(f"frame of {n_events} events refused: {why}") from None
@@ -129,11 +133,12 @@ class Outbox:
         self._closed.set()
         self._thread.join()
 
-    def _why_it_ended(self) -> str | None:
-        """Of a producer that refuses: it tells the thread a moment later."""
+    def _in_words(self, refused: KafkaError) -> str:
+        """A producer at its end refuses without the reason, which the thread hears a bit later."""
         with self._changed:
-            self._changed.wait_for(lambda: self.dead is not None, timeout=_SLICE_S)
-            return self.dead
+            if refused.code() == KafkaError._FATAL:
+                self._changed.wait_for(lambda: self.dead is not None, timeout=_REASON_S)
+            return self.dead or refused.str()
 
     def _serve(self) -> None:
         while not self._closed.is_set():

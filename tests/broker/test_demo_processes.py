@@ -50,6 +50,11 @@ class Running:
         return self.process.wait(60)
 
 
+def _with_ctrl_c() -> None:
+    """Also where whoever runs the tests ignores it, as a shell does for `pytest &`."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @contextmanager
 def demo(tmp_path: Path, *arguments: str, bootstrap: str | None = None) -> Iterator[Running]:
     env = {**os.environ, "TMPDIR": str(tmp_path / "tmp"), "PYTHONUNBUFFERED": "1"}
@@ -62,7 +67,12 @@ def demo(tmp_path: Path, *arguments: str, bootstrap: str | None = None) -> Itera
     with (
         log.open("w") as errors,
         subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=errors, text=True, env=env
+            command,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+            env=env,
+            preexec_fn=_with_ctrl_c,
         ) as process,
     ):
         try:
