@@ -230,8 +230,8 @@ def _serve(app: WorkerApp, config: Config, publisher: KafkaPublisher) -> None:
             raise app.failure from None
         if end.code not in (0, None):
             raise BrokerError(
-                "the worker stopped by itself; its log says why. Start it again: it goes on "
-                "where it was"
+                f"the worker stopped by itself: {end.__context__ or 'its log says why'}. Start it "
+                "again: it goes on where it was"
             ) from None
     finally:
         app.learning.close()

@@ -81,6 +81,18 @@ def test_sigterm_ends_it_in_time_though_no_broker_answers(tmp_path: Path) -> Non
             assert "nothing is lost" in running.said()
 
 
+def test_a_broker_that_goes_away_while_it_starts_is_its_last_word(tmp_path: Path) -> None:
+    with LocalBroker() as broker:
+        kafka = KafkaConfig(bootstrap=broker.bootstrap)
+        admin.apply(kafka, topic_specs.load(prefix="t.", partitions=4))
+        with worker(broker.bootstrap, "t.", tmp_path) as running:
+            running.wait_until_said("warming up")
+            broker.kill9()
+            assert running.process.wait(PATIENCE_S) == 1
+            last = running.said().splitlines()[-1]
+            assert "stopped by itself: " in last and str(broker.port) in last, running.said()
+
+
 def test_missing_topics_are_named_with_the_remedy(kafka: KafkaConfig, tmp_path: Path) -> None:
     with worker(kafka.bootstrap, "nowhere.", tmp_path) as running:
         assert running.process.wait(PATIENCE_S) == 1
