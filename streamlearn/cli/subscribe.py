@@ -120,7 +120,7 @@ def _serving(subscriber: "Subscriber", port: int | None) -> Iterator[None]:
         return
     from prometheus_client import CollectorRegistry
 
-    from streamlearn.telemetry.metrics import MetricsServer
+    from streamlearn.telemetry.metrics_server import MetricsServer
 
     registry = CollectorRegistry()
     registry.register(subscriber.metrics)

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from streamlearn.cli.interrupts import end_at_once_on
+from streamlearn.cli.interrupts import check, end_at_once_on
 from streamlearn.cli.options import Bootstrap, ConfigFile, Prefix, load_config
 
 
@@ -85,6 +85,8 @@ def worker(
     --accept-gap and --from-earliest are for a worker that stopped with that advice: start one
     worker with it, once; then all as usual.
     """
+    end_at_once_on(signal.SIGINT)  # until its loop listens there is nothing to end in order
+    check()
     settings = load_config(
         config,
         kafka__bootstrap=bootstrap,
@@ -103,7 +105,6 @@ def worker(
     from streamlearn.runtime.logs import set_up
     from streamlearn.runtime.worker import run
 
-    end_at_once_on(signal.SIGINT)  # until its loop listens there is nothing to end in order
     decision = Decision.ACCEPT_GAP if accept_gap else None
     set_up(sys.stderr, logging.DEBUG if verbose else logging.INFO)
     run(settings, Decision.FROM_EARLIEST if from_earliest else decision)

@@ -31,7 +31,8 @@ from streamlearn.runtime.relearn import Relearning
 from streamlearn.runtime.rollback import Rollbacks
 from streamlearn.runtime.streams import Streams
 from streamlearn.runtime.updates import Updates
-from streamlearn.telemetry.metrics import DRIFT_CODES, FrameScore, WorkerMetrics
+from streamlearn.telemetry.catalogue import DRIFT_CODES
+from streamlearn.telemetry.metrics import FrameScore, WorkerMetrics
 from streamlearn.wire import dead_letter_codec, event_codec, kept_codec, label_codec, rollback_codec
 from streamlearn.wire.cloud_events import stream_of_key
 

@@ -31,7 +31,8 @@ from streamlearn.runtime.trainer import Trainer
 from streamlearn.runtime.warm_up import warm_up
 from streamlearn.runtime.watchdog import Pulse, Watch, Watchdog, Work
 from streamlearn.stores.rocksdb import RocksDBStore
-from streamlearn.telemetry.metrics import MetricsServer, WorkerMetrics
+from streamlearn.telemetry.metrics import WorkerMetrics
+from streamlearn.telemetry.metrics_server import MetricsServer
 from streamlearn.topics import Topics
 from streamlearn.wire.signing import Signer, Verifier
 

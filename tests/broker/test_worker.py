@@ -4,6 +4,7 @@ import json
 import socket
 import time
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,14 @@ from streamlearn.wire import dead_letter_codec, metrics_codec
 from tests.broker.running import worker
 
 PATIENCE_S = 120.0
+
+
+@pytest.fixture
+def mortal() -> Iterator[LocalBroker]:
+    """A broker with topics "t.*" that may be killed: no other test has it."""
+    with LocalBroker() as broker:
+        admin.apply(broker.kafka, topic_specs.load(prefix="t.", partitions=4))
+        yield broker
 
 
 def test_bad_messages_cost_nothing_but_themselves(
@@ -69,28 +78,26 @@ def test_bad_messages_cost_nothing_but_themselves(
         assert running.process.wait(15) == 0, running.said()
 
 
-def test_sigterm_ends_it_in_time_though_no_broker_answers(tmp_path: Path) -> None:
-    with LocalBroker() as broker:
-        kafka = KafkaConfig(bootstrap=broker.bootstrap)
-        admin.apply(kafka, topic_specs.load(prefix="t.", partitions=4))
-        with worker(broker.bootstrap, "t.", tmp_path) as running:
-            running.wait_until_said("partition 3: epoch")
-            broker.kill9()
-            running.process.terminate()
-            assert running.process.wait(15) == 1
-            assert "nothing is lost" in running.said()
+def test_sigterm_ends_it_in_time_though_no_broker_answers(
+    mortal: LocalBroker, tmp_path: Path
+) -> None:
+    with worker(mortal.bootstrap, "t.", tmp_path) as running:
+        running.wait_until_said("partition 3: epoch")
+        mortal.kill9()
+        running.process.terminate()
+        assert running.process.wait(15) == 1
+        assert "nothing is lost" in running.said()
 
 
-def test_a_broker_that_goes_away_while_it_starts_is_its_last_word(tmp_path: Path) -> None:
-    with LocalBroker() as broker:
-        kafka = KafkaConfig(bootstrap=broker.bootstrap)
-        admin.apply(kafka, topic_specs.load(prefix="t.", partitions=4))
-        with worker(broker.bootstrap, "t.", tmp_path) as running:
-            running.wait_until_said("warming up")
-            broker.kill9()
-            assert running.process.wait(PATIENCE_S) == 1
-            last = running.said().splitlines()[-1]
-            assert "stopped by itself: " in last and str(broker.port) in last, running.said()
+def test_a_broker_that_goes_away_while_it_starts_is_its_last_word(
+    mortal: LocalBroker, tmp_path: Path
+) -> None:
+    with worker(mortal.bootstrap, "t.", tmp_path) as running:
+        running.wait_until_said("warming up")
+        mortal.kill9()
+        assert running.process.wait(PATIENCE_S) == 1
+        last = running.said().splitlines()[-1]
+        assert "stopped by itself: " in last and str(mortal.port) in last, running.said()
 
 
 def test_missing_topics_are_named_with_the_remedy(kafka: KafkaConfig, tmp_path: Path) -> None:

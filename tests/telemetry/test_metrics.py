@@ -8,17 +8,15 @@ from hypothesis import strategies as st
 from prometheus_client.openmetrics.exposition import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
+from streamlearn.telemetry.catalogue import CATALOGUE, Kind, names
 from streamlearn.telemetry.metrics import (
-    CATALOGUE,
     REST,
     SHOWN_STREAMS,
     FrameScore,
-    Kind,
-    MetricsServer,
     ShownStreams,
     WorkerMetrics,
-    names,
 )
+from streamlearn.telemetry.metrics_server import MetricsServer
 
 
 def score(stream: str, events: int = 10, correct: int = 7) -> FrameScore:
